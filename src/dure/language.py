@@ -1,0 +1,42 @@
+"""Korean and English side by side: a sentence that lacks one of the two cannot be made."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Literal
+
+Language = Literal["en", "ko"]
+LANGUAGES: tuple[Language, ...] = ("en", "ko")
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """One sentence in both languages; `{names}` in it are filled by `fill`."""
+
+    en: str
+    ko: str
+
+    def __post_init__(self) -> None:
+        if not self.en.strip() or not self.ko.strip():
+            raise ValueError(f"a sentence needs both languages: en={self.en!r}, ko={self.ko!r}")
+
+    def fill(self, **fields: object) -> Words:
+        """The same sentence with its `{names}` filled in, in both languages."""
+        return Words(self.en.format(**fields), self.ko.format(**fields))
+
+    def say(self, language: Language | None = None) -> str:
+        """The sentence in one language; `None` means the reader's own (`reader_language`)."""
+        return self.ko if (language or reader_language()) == "ko" else self.en
+
+    def __str__(self) -> str:
+        return self.say()
+
+
+def reader_language() -> Language:
+    """`DURE_LANGUAGE` if set, else Korean where the system's locale is Korean, else English."""
+    for name in ("DURE_LANGUAGE", "LC_ALL", "LC_MESSAGES", "LANG"):
+        value = os.environ.get(name, "")
+        if value:
+            return "ko" if value.lower().startswith("ko") else "en"
+    return "en"
