@@ -1,0 +1,411 @@
+"""Every error of dure in one tree; each says what happened, why, and what to do now, in both languages.
+
+    DureError
+    ├── InputError            what a person wrote or handed over cannot be used
+    │   ├── FileMissing · WrongEncoding · MalformedYaml · InvalidDocument · MissingPackage · NotEnoughHospitals
+    │   ├── UnknownColumn · UnknownMethod · UnknownParameter · InvalidParameter · UnknownStep · UnknownHospital
+    │   └── FormulaError
+    ├── DataError             the data do not fit what was asked of them
+    │   ├── TextWhereNumbers · UndeclaredLevel · NotAnOutcome · NotACount · EmptyExport · UnmappedColumn
+    │   └── NobodyLeft
+    ├── NotEstimable          the data cannot answer the question
+    │   └── OneClass · Separation · NotConverged · NothingVaries
+    ├── Refused               a disclosure rule said no (rule name and remedy travel; cells and counts never do)
+    ├── RunWaits              a run waits for a hospital's permission
+    ├── PermitError           a permit is missing, expired, for another study, or not truly signed
+    ├── LifecycleError        this step of a study's life is not open now, or not to this person
+    └── SiteError             a hospital could not answer
+        └── SiteFailed · AnswerBroken · LedgerBroken
+
+Fields of an error are names (columns, steps, rules), never values or counts of patients.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+from typing import ClassVar
+
+from dure.language import Language, Words
+
+
+class DureError(Exception):
+    """Root of the tree. Subclasses hold three sentences; instances fill the `{fields}` in them."""
+
+    what: ClassVar[Words] = Words("Something went wrong in dure.", "dure에서 문제가 생겼습니다.")
+    why: ClassVar[Words] = Words("The cause is not known.", "원인을 알 수 없습니다.")
+    remedy: ClassVar[Words] = Words(
+        "Run the command again with --debug and report what it prints.",
+        "--debug를 붙여 다시 실행하고, 출력된 내용을 알려 주십시오.",
+    )
+
+    def __init__(self, **fields: object) -> None:
+        self.fields = fields
+        super().__init__(self.text("en"))
+
+    @classmethod
+    def code(cls) -> str:
+        """The error's name in messages and in the docs: `UnknownColumn` is `unknown-column`."""
+        return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", cls.__name__).lower()
+
+    def parts(self, language: Language | None = None) -> tuple[str, str, str]:
+        """What happened, why, what to do: three sentences in one language."""
+        filled = [words.say(language) for words in (self.what, self.why, self.remedy)]
+        said = {name: self._said(value, language) for name, value in self.fields.items()}
+        return (filled[0].format(**said), filled[1].format(**said), filled[2].format(**said))
+
+    def text(self, language: Language | None = None) -> str:
+        what, why, remedy = self.parts(language)
+        return f"{what} {why} {remedy}"
+
+    @staticmethod
+    def _said(value: object, language: Language | None) -> object:
+        return value.say(language) if isinstance(value, Words) else value
+
+
+def nearest(name: str, known: Iterable[str]) -> Words:
+    """The sentence an unknown name gets: the nearest known one, else the list of all."""
+    known = sorted({str(item) for item in known})
+    close = difflib.get_close_matches(name.lower(), [item.lower() for item in known], n=1, cutoff=0.5)
+    if close:
+        match = next(item for item in known if item.lower() == close[0])
+        return Words(f"Did you mean '{match}'?", f"'{match}'을(를) 뜻하셨습니까?")
+    if not known:
+        return Words("There is none to choose from.", "고를 수 있는 것이 없습니다.")
+    shown = ", ".join(known[:20]) + (", …" if len(known) > 20 else "")
+    return Words(f"Known here: {shown}.", f"여기서 쓸 수 있는 것: {shown}.")
+
+
+# ── what a person wrote or handed over ────────────────────────────────────────────────────────────
+
+
+class InputError(DureError):
+    """What a person wrote or handed over cannot be used as it is."""
+
+
+class FileMissing(InputError):
+    what = Words("The file '{path}' cannot be read.", "'{path}' 파일을 읽을 수 없습니다.")
+    why = Words("There is no such file here.", "이 위치에 그런 파일이 없습니다.")
+    remedy = Words(
+        "Check the path; relative paths start from the folder you run the command in.",
+        "경로를 확인하십시오. 상대 경로는 명령을 실행한 폴더에서 시작합니다.",
+    )
+
+
+class WrongEncoding(InputError):
+    what = Words("The file '{path}' cannot be read as text.", "'{path}' 파일을 텍스트로 읽을 수 없습니다.")
+    why = Words(
+        "It is not written in {encoding} (first unreadable byte at position {position}).",
+        "{encoding}(으)로 쓰인 파일이 아닙니다(읽을 수 없는 첫 바이트: {position}번째).",
+    )
+    remedy = Words(
+        "Name its encoding (--encoding cp949 for older Korean exports, or `encoding:` in the mapping plan), "
+        "or save it as UTF-8.",
+        "인코딩을 지정하거나(한국의 옛 내보내기는 --encoding cp949, 매핑 계획에서는 `encoding:`) "
+        "UTF-8로 저장하십시오.",
+    )
+
+
+class MalformedYaml(InputError):
+    what = Words(
+        "'{path}' is not valid YAML: line {line}, column {column}.",
+        "'{path}'은(는) 올바른 YAML이 아닙니다: {line}행 {column}열.",
+    )
+    why = Words("{problem}.", "{problem}.")
+    remedy = Words(
+        "Look at that line and the one above it: indentation, a missing colon, or an unclosed quote.",
+        "그 행과 바로 윗행에서 들여쓰기, 빠진 쌍점, 닫히지 않은 따옴표를 확인하십시오.",
+    )
+
+
+class InvalidDocument(InputError):
+    what = Words("'{path}', line {line}: '{field}' is not as it should be.", "'{path}' {line}행: '{field}' 항목이 맞지 않습니다.")
+    why = Words("{problem}.", "{problem}.")
+    remedy = Words("{hint}", "{hint}")
+
+
+class MissingPackage(InputError):
+    what = Words("{purpose} needs the package '{package}'.", "{purpose}에는 '{package}' 패키지가 필요합니다.")
+    why = Words(
+        "It is not part of the light default install.", "가벼운 기본 설치에는 들어 있지 않습니다."
+    )
+    remedy = Words("Install it: {command}", "설치하십시오: {command}")
+
+
+class NotEnoughHospitals(InputError):
+    what = Words("The question names {named} hospital(s).", "질문에 병원이 {named}곳만 있습니다.")
+    why = Words("An alliance needs at least {needed}.", "연합에는 적어도 {needed}곳이 필요합니다.")
+    remedy = Words(
+        "Check that the hospital column is the right one and names each hospital.",
+        "병원 열이 맞는지, 병원마다 이름이 있는지 확인하십시오.",
+    )
+
+
+class UnknownColumn(InputError):
+    what = Words("There is no column '{column}'{place}.", "'{column}' 열이 없습니다{place}.")
+    why = Words(
+        "A formula, parameter or plan names it, and the data do not have it.",
+        "식이나 매개변수, 계획에 이름이 있으나 자료에는 없습니다.",
+    )
+    remedy = Words("{nearest}", "{nearest}")
+
+    def __init__(self, column: str, known: Iterable[str], place: str = "") -> None:
+        known = list(known)
+        super().__init__(column=column, place=f" ({place})" if place else "", nearest=nearest(column, known))
+
+
+class UnknownMethod(InputError):
+    what = Words("There is no method '{method}'.", "'{method}'(이)라는 방법이 없습니다.")
+    why = Words(
+        "Neither dure nor an installed method package offers it.",
+        "dure에도, 설치된 방법 패키지에도 없습니다.",
+    )
+    remedy = Words("{nearest} `dure methods` lists them all.", "{nearest} `dure methods`가 모두 보여 줍니다.")
+
+    def __init__(self, method: str, known: Iterable[str]) -> None:
+        super().__init__(method=method, nearest=nearest(method, known))
+
+
+class UnknownParameter(InputError):
+    what = Words("'{method}' has no parameter '{parameter}'.", "'{method}'에는 '{parameter}' 매개변수가 없습니다.")
+    why = Words("A parameter that is not known would silently do nothing.", "모르는 매개변수는 아무 일도 하지 않고 지나가게 됩니다.")
+    remedy = Words(
+        "{nearest} `dure methods {method}` describes each.", "{nearest} `dure methods {method}`가 하나씩 설명합니다."
+    )
+
+    def __init__(self, method: str, parameter: str, known: Iterable[str]) -> None:
+        super().__init__(method=method, parameter=parameter, nearest=nearest(parameter, known))
+
+
+class InvalidParameter(InputError):
+    what = Words("The parameter '{parameter}' of '{method}' cannot be used.", "'{method}'의 '{parameter}' 매개변수를 쓸 수 없습니다.")
+    why = Words("{problem}.", "{problem}.")
+    remedy = Words("`dure methods {method}` says what it takes.", "`dure methods {method}`가 받을 수 있는 값을 알려 줍니다.")
+
+
+class UnknownStep(InputError):
+    what = Words("The step '{step}' uses '{used}', which no earlier step is named.", "'{step}' 단계가 쓰는 '{used}'(이)라는 앞 단계가 없습니다.")
+    why = Words("Steps run in order; each may use only those above it.", "단계는 순서대로 실행되며, 위에 있는 단계만 쓸 수 있습니다.")
+    remedy = Words("{nearest}", "{nearest}")
+
+    def __init__(self, step: str, used: str, known: Iterable[str]) -> None:
+        super().__init__(step=step, used=used, nearest=nearest(used, known))
+
+
+class UnknownHospital(InputError):
+    what = Words("There is no hospital '{hospital}' here.", "'{hospital}'(이)라는 병원이 여기에는 없습니다.")
+    why = Words("The alliance's list of hospitals does not name it.", "연합의 병원 목록에 없습니다.")
+    remedy = Words("{nearest}", "{nearest}")
+
+    def __init__(self, hospital: str, known: Iterable[str]) -> None:
+        super().__init__(hospital=hospital, nearest=nearest(hospital, known))
+
+
+class FormulaError(InputError):
+    what = Words("The formula '{formula}' cannot be read.", "식 '{formula}'을(를) 읽을 수 없습니다.")
+    why = Words("{problem}.", "{problem}.")
+    remedy = Words(
+        "Write it as outcome ~ term + term, with C(column) for categories, a:b or a*b for interactions and "
+        "log, log2, log10, log1p, exp, sqrt, logit or I(x**2) for transformations.",
+        "결과 ~ 항 + 항 꼴로 쓰십시오. 범주는 C(열), 상호작용은 a:b 또는 a*b, 변환은 log, log2, log10, log1p, exp, "
+        "sqrt, logit, I(x**2)를 씁니다.",
+    )
+
+
+# ── the data do not fit ──────────────────────────────────────────────────────────────────────────
+
+
+class DataError(DureError):
+    """The data do not fit what was asked of them."""
+
+
+class TextWhereNumbers(DataError):
+    what = Words("The column '{column}' holds text where numbers belong{place}.", "'{column}' 열에 숫자가 아니라 글자가 들어 있습니다{place}.")
+    why = Words(
+        "It is used as a number, and at least one of its values is not one.",
+        "숫자로 쓰이는 열인데 숫자가 아닌 값이 있습니다.",
+    )
+    remedy = Words(
+        "Use it as a category, C({column}), or state its missing marks and units so that it can be read as numbers.",
+        "범주라면 C({column})로 쓰고, 숫자라면 결측 표시와 단위를 밝혀 숫자로 읽히게 하십시오.",
+    )
+
+    def __init__(self, column: str, place: str = "") -> None:
+        super().__init__(column=column, place=f" ({place})" if place else "")
+
+
+class UndeclaredLevel(DataError):
+    what = Words("The column '{column}' holds a level that the study does not declare.", "'{column}' 열에 연구가 선언하지 않은 수준이 있습니다.")
+    why = Words(
+        "Levels come from the study, never from one hospital's rows, so that all hospitals send the same columns.",
+        "모든 병원이 같은 열을 보내도록, 수준은 한 병원의 자료가 아니라 연구가 정합니다.",
+    )
+    remedy = Words(
+        "Add the level to `levels` of '{column}' in the study, or map it to a declared one at the hospital.",
+        "연구에서 '{column}'의 `levels`에 그 수준을 더하거나, 병원에서 선언된 수준으로 옮기십시오.",
+    )
+
+
+class NotAnOutcome(DataError):
+    what = Words("'{column}' cannot be the outcome of a '{family}' model.", "'{column}'은(는) '{family}' 모형의 결과 변수가 될 수 없습니다.")
+    why = Words("{problem}.", "{problem}.")
+    remedy = Words("{hint}", "{hint}")
+
+
+class NotACount(DataError):
+    what = Words("'{column}' cannot be used as {role}.", "'{column}'을(를) {role}(으)로 쓸 수 없습니다.")
+    why = Words("{problem}.", "{problem}.")
+    remedy = Words("Correct the column at the hospital, or choose another.", "병원에서 그 열을 바로잡거나 다른 열을 고르십시오.")
+
+
+class EmptyExport(DataError):
+    what = Words("The export '{path}' holds no rows.", "내보내기 '{path}'에 행이 없습니다.")
+    why = Words("Only its header was found, or not even that.", "머리글만 있거나 그것도 없습니다.")
+    remedy = Words("Export it again from the hospital's system, then run this step again.", "병원 시스템에서 다시 내보낸 뒤 이 단계를 다시 실행하십시오.")
+
+
+class UnmappedColumn(DataError):
+    what = Words("'{path}' does not fit its mapping plan: '{column}'.", "'{path}'이(가) 매핑 계획과 맞지 않습니다: '{column}'.")
+    why = Words("{problem}.", "{problem}.")
+    remedy = Words("{hint}", "{hint}")
+
+
+class NobodyLeft(DataError):
+    what = Words("Nobody is left to analyse.", "분석할 사람이 남지 않았습니다.")
+    why = Words(
+        "No person at any hospital has a value in every column that the question uses ({columns}).",
+        "질문이 쓰는 모든 열({columns})에 값이 있는 사람이 어느 병원에도 없습니다.",
+    )
+    remedy = Words("Leave out the column that is always missing, or check its mapping.", "늘 비어 있는 열을 빼거나 매핑을 확인하십시오.")
+
+
+# ── the data cannot answer ───────────────────────────────────────────────────────────────────────
+
+
+class NotEstimable(DureError):
+    """The data cannot answer the question."""
+
+
+class OneClass(NotEstimable):
+    what = Words("The outcome '{outcome}' has only one class.", "결과 변수 '{outcome}'에 한 가지 값만 있습니다.")
+    why = Words(
+        "Everyone analysed has the same outcome, so nothing can tell cases from non-cases.",
+        "분석 대상 모두의 결과가 같아 환자와 비환자를 가를 수 없습니다.",
+    )
+    remedy = Words("Widen the cohort or the definition of the outcome, or add hospitals.", "코호트나 결과 정의를 넓히거나 병원을 더하십시오.")
+
+
+class Separation(NotEstimable):
+    what = Words("Not estimable: separation ({terms}).", "추정 불가: 분리({terms}).")
+    why = Words(
+        "These terms tell the outcomes apart perfectly for some people, so the coefficients grow without end.",
+        "일부 사람에서 이 항들이 결과를 완전히 가르므로 계수가 끝없이 커집니다.",
+    )
+    remedy = Words(
+        "Merge levels, leave a term out, or add hospitals; a penalised (Firth) model would also answer.",
+        "수준을 합치거나 항을 빼거나 병원을 더하십시오. 벌점(Firth) 모형도 답을 줍니다.",
+    )
+
+
+class NotConverged(NotEstimable):
+    what = Words("The estimates did not settle in {rounds} rounds.", "{rounds}번의 라운드 안에 추정이 수렴하지 않았습니다.")
+    why = Words("The likelihood is nearly flat, or the data hold extreme values.", "가능도가 거의 평평하거나 극단값이 있습니다.")
+    remedy = Words("Look at the ranges of the terms, leave one out, or raise `rounds`.", "항의 범위를 살피고, 하나를 빼거나 `rounds`를 늘리십시오.")
+
+
+class NothingVaries(NotEstimable):
+    what = Words("No term of the model varies ({terms}).", "모형의 어떤 항도 변하지 않습니다({terms}).")
+    why = Words("Each has the same value in everyone analysed.", "분석 대상 모두에서 값이 같습니다.")
+    remedy = Words("Leave constant columns out of the formula.", "변하지 않는 열을 식에서 빼십시오.")
+
+
+# ── rules, permissions, life-cycle ───────────────────────────────────────────────────────────────
+
+
+class Refused(DureError):
+    """A disclosure rule said no. `rule` is its name in `dure.guard.rules`; counts and cells are never fields."""
+
+    what = Words("Refused by the rule '{rule}'{place}.", "'{rule}' 규칙에 따라 거절되었습니다{place}.")
+    why = Words("{reason}", "{reason}")
+    remedy = Words("{way_out}", "{way_out}")
+
+    def __init__(self, rule: str, reason: Words, way_out: Words, place: str = "") -> None:
+        self.rule, self.way_out = rule, way_out
+        super().__init__(rule=rule, reason=reason, way_out=way_out, place=f" ({place})" if place else "")
+
+
+class RunWaits(DureError):
+    what = Words("The step '{step}' waits for {hospitals}.", "'{step}' 단계가 {hospitals}을(를) 기다립니다.")
+    why = Words(
+        "It needs '{grant}: true' in the permit of each hospital named, and theirs does not have it.",
+        "이름이 나온 병원마다 허가서에 '{grant}: true'가 있어야 하는데 아직 없습니다.",
+    )
+    remedy = Words(
+        "Ask those hospitals to renew their permit with '{grant}', or take the step out of the study.",
+        "그 병원들에 '{grant}'을(를) 포함한 허가서를 다시 요청하거나, 연구에서 그 단계를 빼십시오.",
+    )
+
+    def __init__(self, step: str, hospitals: Iterable[str], grant: str) -> None:
+        self.step, self.hospitals, self.grant = step, sorted(hospitals), grant
+        super().__init__(step=step, hospitals=", ".join(self.hospitals), grant=grant)
+
+
+class PermitError(DureError):
+    what = Words("The permit of '{hospital}' does not allow this.", "'{hospital}'의 허가서로는 할 수 없는 일입니다.")
+    why = Words("{problem}.", "{problem}.")
+    remedy = Words(
+        "Ask the hospital to review the study as it is now and to sign a new permit.",
+        "병원에 지금의 연구를 검토하고 새 허가서에 서명해 달라고 요청하십시오.",
+    )
+
+
+class LifecycleError(DureError):
+    what = Words("'{action}' is not possible now.", "지금은 '{action}'을(를) 할 수 없습니다.")
+    why = Words("The study is '{state}', and that step is not open from there to a {role}.", "연구가 '{state}' 상태이며, 그 상태에서 {role}에게는 열려 있지 않은 일입니다.")
+    remedy = Words("Open now: {open}.", "지금 할 수 있는 일: {open}.")
+
+
+# ── a hospital could not answer ──────────────────────────────────────────────────────────────────
+
+
+class SiteError(DureError):
+    """A hospital could not answer."""
+
+
+class SiteFailed(SiteError):
+    what = Words("{hospital} could not answer the step '{step}'.", "{hospital}에서 '{step}' 단계에 답하지 못했습니다.")
+    why = Words("{problem}", "{problem}")
+    remedy = Words("{hint}", "{hint}")
+
+
+class AnswerBroken(SiteError):
+    what = Words("An answer from {hospital} is not what was declared.", "{hospital}의 답이 미리 알린 것과 다릅니다.")
+    why = Words("{problem}.", "{problem}.")
+    remedy = Words(
+        "The answer was thrown away. Check that hub and hospital run the same version of the method.",
+        "그 답은 버렸습니다. 허브와 병원이 같은 판의 방법을 쓰는지 확인하십시오.",
+    )
+
+
+class LedgerBroken(SiteError):
+    what = Words("The record '{path}' has been changed or cut.", "'{path}' 기록이 바뀌었거나 잘렸습니다.")
+    why = Words("{problem}.", "{problem}.")
+    remedy = Words(
+        "Keep the file as it is, tell the hospital's security officer, and restore it from a backup.",
+        "파일을 그대로 보존하고 병원 보안 담당자에게 알린 뒤 백업에서 되살리십시오.",
+    )
+
+
+def all_errors() -> list[type[DureError]]:
+    """Every class of the tree, root first, in the order they are written."""
+    found: list[type[DureError]] = []
+
+    def visit(cls: type[DureError]) -> None:
+        found.append(cls)
+        for child in cls.__subclasses__():
+            if child.__module__ == __name__:
+                visit(child)
+
+    visit(DureError)
+    return found

@@ -1,0 +1,1 @@
+"""A study as data: its question, its steps, its permits, its life-cycle, and what methods exchange."""

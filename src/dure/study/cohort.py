@@ -1,0 +1,102 @@
+"""Who is studied and what is known of each: a cohort and its variables, as plain data over OMOP concepts."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from dure.study.document import Bilingual, Strict
+
+Domain = Literal["condition", "drug", "measurement", "observation", "procedure", "visit"]
+Kind = Literal["number", "flag", "category"]
+
+
+class Range(Strict):
+    """A closed interval; either end may be open."""
+
+    at_least: float | None = None
+    at_most: float | None = None
+
+
+class Event(Strict):
+    """Something recorded of a person: any of `concepts` in one OMOP domain.
+
+    `days` is the window around the index date in days, both ends included; without it, any time counts.
+    `value` keeps only measurements whose number lies in the range, in `unit` (an OMOP unit concept).
+    """
+
+    domain: Domain
+    concepts: tuple[int, ...] = Field(min_length=1)
+    days: tuple[int, int] | None = None
+    value: Range | None = None
+    unit: int | None = None
+
+
+class Criterion(Strict):
+    """One line of the attrition table. Exactly one of age (years at index), sex (concepts) or event is set."""
+
+    name: Bilingual
+    age: Range | None = None
+    sex: tuple[int, ...] | None = None
+    event: Event | None = None
+    exclude: bool = False
+
+    @model_validator(mode="after")
+    def _one_question(self) -> Criterion:
+        if sum(part is not None for part in (self.age, self.sex, self.event)) != 1:
+            raise ValueError("a criterion asks exactly one of `age`, `sex` or `event`")
+        return self
+
+
+class Cohort(Strict):
+    """People enter at their first `entry` event (the index date) and stay if every criterion holds."""
+
+    name: Bilingual
+    entry: Event
+    criteria: tuple[Criterion, ...] = ()
+
+
+class Variable(Strict):
+    """One column of the analysis table. Exactly one source is set.
+
+    - `age`: years at the index date.
+    - `sex`: level name for each OMOP gender concept; a category.
+    - `present`: 1 if the event is recorded, else 0; a flag. With `absent`, 0 only where that event is
+      recorded and missing where neither is.
+    - `number`: the value of the measurement nearest to the index date (ties: the earlier), in its `unit`.
+    - `category`: the level whose concept is the event's value (`value_as_concept_id`), nearest to the index.
+    """
+
+    label: Bilingual
+    age: bool = False
+    sex: dict[str, int] | None = None
+    present: Event | None = None
+    absent: Event | None = None
+    number: Event | None = None
+    category: Event | None = None
+    levels: dict[str, tuple[int, ...]] | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Variable:
+        sources = (self.age or None, self.sex, self.present, self.number, self.category)
+        if sum(part is not None for part in sources) != 1:
+            raise ValueError("a variable has exactly one of `age`, `sex`, `present`, `number` or `category`")
+        if (self.category is None) != (self.levels is None):
+            raise ValueError("`category` and `levels` go together")
+        if self.absent is not None and self.present is None:
+            raise ValueError("`absent` goes with `present`")
+        return self
+
+    @property
+    def kind(self) -> Kind:
+        if self.present is not None:
+            return "flag"
+        return "category" if self.sex is not None or self.category is not None else "number"
+
+    @property
+    def level_names(self) -> tuple[str, ...]:
+        """Declared levels in order; the first is the reference. Empty for numbers, ('0', '1') for flags."""
+        if self.kind == "flag":
+            return ("0", "1")
+        return tuple(self.sex or self.levels or ())

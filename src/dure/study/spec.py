@@ -1,0 +1,103 @@
+"""A study as a document: readable YAML for people, canonical JSON with a stable hash for machines."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from dure.errors import UnknownStep
+from dure.study.cohort import Cohort, Variable
+from dure.study.document import Bilingual, Strict, read_document
+
+Scope = Literal["all", "each", "all_but_one"]
+NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
+
+
+class Step(Strict):
+    """One question put to the cohort.
+
+    `uses` names earlier steps: their Results reach the method and their derived columns join the rows as
+    `step.column`. `scope`: `all` hospitals sum together; `each` runs the whole loop inside every hospital
+    and only its Result may leave; `all_but_one` repeats the loop once per hospital, without that hospital.
+    """
+
+    name: str
+    method: str
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    uses: tuple[str, ...] = ()
+    scope: Scope = "all"
+
+    @model_validator(mode="after")
+    def _plain_name(self) -> Step:
+        if not NAME.match(self.name):
+            raise ValueError("a step's name is lower-case letters, digits and _, starting with a letter")
+        return self
+
+
+class Study(Strict):
+    """A whole study. It contains no code: methods are named, and their parameters are plain data."""
+
+    dure: Literal[1]
+    title: Bilingual
+    question: Bilingual
+    cohort: Cohort
+    variables: dict[str, Variable]
+    steps: tuple[Step, ...] = Field(min_length=1)
+    documents: tuple[Bilingual, ...] = ()
+    """What the boards read beside the question: cleaning rules, limits, sources."""
+
+    @model_validator(mode="after")
+    def _steps_in_order(self) -> Study:
+        earlier: list[str] = []
+        for step in self.steps:
+            if step.name in earlier:
+                raise ValueError(f"two steps are named '{step.name}'")
+            for used in step.uses:
+                if used not in earlier:
+                    raise UnknownStep(step.name, used, earlier)
+            earlier.append(step.name)
+        if "site" in self.variables:
+            raise ValueError("'site' is the hospital's name and cannot be a variable")
+        return self
+
+    @property
+    def hash(self) -> str:
+        """`sha256:` and the hex digest of the canonical JSON; layout and comments of the YAML do not matter."""
+        return "sha256:" + hashlib.sha256(canonical_json(self).encode()).hexdigest()
+
+    def step(self, name: str) -> Step:
+        return next(step for step in self.steps if step.name == name)
+
+    def lineage(self, name: str) -> tuple[str, ...]:
+        """Names of the steps that `name` builds on, directly or not, in study order."""
+        wanted = set(self.step(name).uses)
+        for step in reversed(self.steps):
+            if step.name in wanted:
+                wanted.update(step.uses)
+        return tuple(step.name for step in self.steps if step.name in wanted)
+
+
+def canonical_json(study: Study) -> str:
+    """Sorted keys, no spaces, defaults left out, whole floats as integers (as RFC 8785 prints them)."""
+    data = study.model_dump(mode="json", exclude_defaults=True)
+    return json.dumps(_plain(data), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def read_study(path: Path) -> Study:
+    """A study's YAML file; raises FileMissing, WrongEncoding, MalformedYaml, InvalidDocument or UnknownStep."""
+    return read_document(path, Study)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
