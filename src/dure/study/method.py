@@ -1,0 +1,156 @@
+"""The method protocol: one question of one cohort, answered by sums; and the registry of methods."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
+import polars as pl
+from pydantic import BaseModel, ValidationError
+
+from dure.errors import InvalidParameter, UnknownColumn, UnknownMethod, UnknownParameter
+from dure.language import Words
+from dure.study.result import Result
+from dure.study.rows import Column, Rows
+from dure.study.summary import Declaration, Summary, Total
+
+Law = Literal["lossless", "by_hospital", "approximate"]
+State = dict[str, Any]
+"""Plain data and arrays (`dure.study.packing`), kept in the hub's ledger after every round."""
+Kept = dict[str, Any]
+"""Plain data and arrays that stay at the hospital from round to round and never leave."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a method is asked: the same words at the hub and at every hospital.
+
+    `hospitals` are those taking part, in the order of the hospital axis. `results` are those of the steps
+    named in `uses`; `criteria` names the lines of the attrition table.
+    """
+
+    parameters: Any
+    columns: Mapping[str, Column]
+    hospitals: tuple[str, ...]
+    results: Mapping[str, Result] = field(default_factory=dict)
+    criteria: tuple[Words, ...] = ()
+
+    def column(self, name: str) -> Column:
+        """The declaration of a column; raises UnknownColumn with the nearest name."""
+        if name == "site":
+            return Column("category", self.hospitals)
+        if name not in self.columns:
+            raise UnknownColumn(name, [*self.columns, "site"])
+        return self.columns[name]
+
+
+@dataclass(frozen=True)
+class Example:
+    """Pooled rows and parameters that show the method at work; the generic tests split them at will."""
+
+    frame: pl.DataFrame
+    parameters: Mapping[str, Any]
+
+
+@runtime_checkable
+class Method(Protocol):
+    """Rounds repeat `declare` → `summarise` at each hospital → sum → `conclude` until it returns a Result.
+
+    `law` states how the answer depends on the split of people over hospitals: `lossless` (not at all),
+    `by_hospital` (equals pooled with `site` kept) or `approximate` (has its own test).
+    """
+
+    name: str
+    title: Words
+    about: Words
+    law: Law
+    parameters: type[BaseModel]
+
+    def declare(self, question: Question, state: State) -> Declaration:
+        """The arrays this round sends: the exact preview of what leaves. Raises on unusable parameters."""
+        ...
+
+    def start(self, question: Question) -> State:
+        """The first state (hub)."""
+        ...
+
+    def summarise(self, rows: Rows, question: Question, state: State, kept: Kept) -> tuple[Summary, Kept]:
+        """This hospital's part of the sum, and what it keeps for the next round (site; no I/O)."""
+        ...
+
+    def conclude(self, total: Total, question: Question, state: State) -> State | Result:
+        """The next state, or the Result (hub; sees only the total). Raises NotEstimable."""
+        ...
+
+    def derives(self, question: Question) -> Mapping[str, Column]:
+        """Names and kinds of the columns that `derive` gives; later steps see them as `step.column`."""
+        ...
+
+    def derive(self, rows: Rows, question: Question, result: Result, kept: Kept) -> Mapping[str, Any]:
+        """One value per row for each derived column; stays at the hospital."""
+        ...
+
+    def example(self, random: np.random.Generator) -> Example:
+        """Rows and parameters for the generic tests."""
+        ...
+
+
+class DerivesNothing:
+    """For methods without derived columns."""
+
+    def derives(self, question: Question) -> Mapping[str, Column]:
+        return {}
+
+    def derive(self, rows: Rows, question: Question, result: Result, kept: Kept) -> Mapping[str, Any]:
+        return {}
+
+
+Methods = Mapping[str, Method]
+
+
+@cache
+def installed_methods() -> Methods:
+    """Every method of the entry point group `dure.methods`, by name, dure's own and other packages'."""
+    found = [entry.load() for entry in entry_points(group="dure.methods")]
+    return {method.name: method for method in sorted(found, key=lambda method: str(method.name))}
+
+
+def find_method(name: str, methods: Methods) -> Method:
+    if name not in methods:
+        raise UnknownMethod(name, methods)
+    return methods[name]
+
+
+def read_parameters(method: Method, values: Mapping[str, Any]) -> BaseModel:
+    """The method's parameters from plain data; raises UnknownParameter or InvalidParameter."""
+    for name in values:
+        if name not in method.parameters.model_fields:
+            raise UnknownParameter(method.name, name, method.parameters.model_fields)
+    try:
+        return method.parameters.model_validate(dict(values))
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0]) if first["loc"] else "parameters"
+        problem = first["msg"].removeprefix("Value error, ")
+        if first["type"] == "missing":
+            raise InvalidParameter(
+                method=method.name,
+                parameter=name,
+                problem=Words("It is required and not given", "꼭 필요한데 주어지지 않았습니다"),
+            ) from None
+        raise InvalidParameter(method=method.name, parameter=name, problem=Words(problem, problem)) from None
+
+
+def source_hash(method: Method) -> str:
+    """`sha256:` of the source file that defines the method: a permit binds to it."""
+    module = sys.modules[type(method).__module__]
+    source = Path(inspect.getsourcefile(module) or "")
+    return "sha256:" + hashlib.sha256(source.read_bytes()).hexdigest()

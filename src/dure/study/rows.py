@@ -1,0 +1,119 @@
+"""One hospital's rows of a cohort, as a method sees them; they never leave the hospital."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from dure.errors import TextWhereNumbers, UndeclaredLevel, UnknownColumn
+from dure.language import Words
+from dure.study.cohort import Kind
+
+Built = TypeVar("Built")
+MISSING_LEVEL = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """What everyone may know of a column: its kind, its declared levels (first: reference), its label."""
+
+    kind: Kind
+    levels: tuple[str, ...] = ()
+    label: Words | None = None
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of one hospital, one per person of the cohort.
+
+    `frame` has one column per variable and per derived column (`step.column`). `attrition` counts the people
+    at entry and after each criterion. `person` holds one stable number per row, for seeding random draws.
+    """
+
+    frame: pl.DataFrame
+    hospital: str
+    columns: Mapping[str, Column]
+    attrition: tuple[int, ...] = ()
+    person: NDArray[np.int64] | None = None
+    _built: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def n(self) -> int:
+        return self.frame.height
+
+    def numbers(self, name: str) -> NDArray[np.float64]:
+        """(n,) float64, missing as NaN; raises UnknownColumn or TextWhereNumbers."""
+
+        def build() -> NDArray[np.float64]:
+            series = self._series(name)
+            if series.dtype == pl.Boolean:
+                series = series.cast(pl.Int8)
+            if not (series.dtype.is_numeric() or series.dtype == pl.Null):
+                raise TextWhereNumbers(name, self.hospital)
+            values = series.cast(pl.Float64).to_numpy(allow_copy=True) if series.dtype != pl.Float64 else series.to_numpy()
+            values = np.asarray(values, dtype=np.float64)
+            return values if np.isfinite(values).all() else np.where(np.isfinite(values), values, np.nan)
+
+        return self.remember(("numbers", name), build)
+
+    def levels(self, name: str) -> NDArray[np.int64]:
+        """(n,) int64 index into the declared levels, MISSING_LEVEL where missing; raises UndeclaredLevel."""
+
+        def build() -> NDArray[np.int64]:
+            declared = self.columns[name].levels if name in self.columns else ()
+            if name == "site":
+                return np.full(self.n, declared.index(self.hospital), dtype=np.int64)
+            text = level_text(self._series(name))
+            codes = text.replace_strict(
+                {level: index for index, level in enumerate(declared)}, default=-2, return_dtype=pl.Int64
+            )
+            codes = pl.select(pl.when(text.is_null()).then(pl.lit(MISSING_LEVEL)).otherwise(codes)).to_series()
+            values = codes.to_numpy().astype(np.int64)
+            if (values == -2).any():
+                raise UndeclaredLevel(column=name)
+            return values
+
+        return self.remember(("levels", name), build)
+
+    def remember(self, key: Any, build: Callable[[], Built]) -> Built:
+        """`build()`, once for these rows in this process: design matrices are built once per step."""
+        if key not in self._built:
+            self._built[key] = build()
+        value: Built = self._built[key]
+        return value
+
+    def batches(self, size: int) -> Iterator[Rows]:
+        """The same rows in pieces of at most `size`; summaries of pieces add up to the summary of all."""
+        for start in range(0, max(self.n, 1), size):
+            person = None if self.person is None else self.person[start : start + size]
+            attrition = self.attrition if start == 0 else tuple(0 for _ in self.attrition)
+            yield replace(self, frame=self.frame.slice(start, size), attrition=attrition, person=person, _built={})
+
+    def with_columns(self, values: Mapping[str, Any], columns: Mapping[str, Column]) -> Rows:
+        """These rows with derived columns joined on; what was built of the old ones is kept."""
+        frame = self.frame.with_columns([pl.Series(name, value) for name, value in values.items()])
+        return replace(self, frame=frame, columns={**self.columns, **columns}, _built=self._built)
+
+    def _series(self, name: str) -> pl.Series:
+        if name not in self.frame.columns:
+            raise UnknownColumn(name, [*self.frame.columns, "site"], self.hospital)
+        return self.frame.get_column(name)
+
+
+def level_text(series: pl.Series) -> pl.Series:
+    """A column's values as level names: whole numbers without a decimal point, NaN as missing."""
+    if series.dtype == pl.Boolean:
+        return series.cast(pl.Int8).cast(pl.String)
+    if series.dtype.is_float():
+        series = series.fill_nan(None)
+        values = series.drop_nulls()
+        if values.len() == 0 or bool((values == values.round()).all()):
+            return series.cast(pl.Int64).cast(pl.String)
+    if series.dtype == pl.Null:
+        return series.cast(pl.String)
+    return series.cast(pl.String)
