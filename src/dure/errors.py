@@ -4,7 +4,7 @@
     ├── InputError            what a person wrote or handed over cannot be used
     │   ├── FileMissing · WrongEncoding · MalformedYaml · InvalidDocument · MissingPackage · NotEnoughHospitals
     │   ├── UnknownColumn · UnknownMethod · UnknownParameter · InvalidParameter · UnknownStep · UnknownHospital
-    │   └── FormulaError
+    │   └── FormulaError · NotACdm · Unanswerable
     ├── DataError             the data do not fit what was asked of them
     │   ├── TextWhereNumbers · UndeclaredLevel · NotAnOutcome · NotACount · EmptyExport · UnmappedColumn
     │   └── NobodyLeft
@@ -211,6 +211,18 @@ class FormulaError(InputError):
         "결과 ~ 항 + 항 꼴로 쓰십시오. 범주는 C(열), 상호작용은 a:b 또는 a*b, 변환은 log, log2, log10, log1p, exp, "
         "sqrt, logit, I(x**2)를 씁니다.",
     )
+
+
+class NotACdm(InputError):
+    what = Words("'{path}' cannot serve as an OMOP database.", "'{path}'을(를) OMOP 데이터베이스로 쓸 수 없습니다.")
+    why = Words("{problem}.", "{problem}.")
+    remedy = Words("{hint}", "{hint}")
+
+
+class Unanswerable(InputError):
+    what = Words("The study asks what an OMOP database cannot answer: '{part}'.", "OMOP 데이터베이스가 답할 수 없는 질문이 연구에 있습니다: '{part}'.")
+    why = Words("{problem}.", "{problem}.")
+    remedy = Words("{hint}", "{hint}")
 
 
 # ── the data do not fit ──────────────────────────────────────────────────────────────────────────
