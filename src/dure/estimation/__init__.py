@@ -1,0 +1,1 @@
+"""What methods share: formulas and design matrices, families, Newton steps, time grids."""

@@ -1,0 +1,269 @@
+"""Formulas: parsed by formulaic, evaluated only by this module, so that a study can never carry code.
+
+formulaic would evaluate any Python expression in a formula. Here each factor is read as a syntax tree of
+which only column names, numbers, arithmetic, comparisons and the functions below are accepted.
+"""
+
+from __future__ import annotations
+
+import ast
+import operator
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from formulaic import Formula
+from formulaic.errors import FormulaicError
+from numpy.typing import NDArray
+
+from dure.errors import FormulaError, UnknownColumn
+from dure.language import Words
+from dure.study.rows import Column, Rows
+
+Vector = NDArray[np.float64]
+
+FUNCTIONS: dict[str, Callable[[Vector], Vector]] = {
+    "log": np.log,
+    "log2": np.log2,
+    "log10": np.log10,
+    "log1p": np.log1p,
+    "exp": np.exp,
+    "sqrt": np.sqrt,
+    "abs": np.abs,
+    "logit": lambda p: np.log(p) - np.log1p(-p),
+    "I": lambda x: x,
+}
+OPERATORS: dict[type[ast.AST], Callable[..., Any]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.Pow: operator.pow,
+    ast.USub: operator.neg,
+    ast.UAdd: operator.pos,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+}
+
+
+@dataclass(frozen=True)
+class Factor:
+    """One factor of a term: a category (`levels` with a reference index) or a numeric expression."""
+
+    text: str
+    column: str | None
+    expression: ast.expr | None
+    levels: tuple[str, ...] = ()
+    reference: int = 0
+    flag: bool = False
+
+    @property
+    def is_category(self) -> bool:
+        return bool(self.levels) and not self.flag
+
+    def columns(self) -> tuple[str, ...]:
+        return (self.column,) if self.column else tuple(_names(self.expression))
+
+    def codes(self, rows: Rows) -> NDArray[np.int64]:
+        """(n,) level index, -1 where missing; for categories and 0/1 flags."""
+        assert self.column is not None
+        if not self.flag:
+            return rows.levels(self.column)
+        values = rows.numbers(self.column)
+        return np.where(np.isnan(values), -1, values != 0).astype(np.int64)
+
+    def numbers(self, rows: Rows) -> Vector:
+        """(n,) float64, NaN where missing or undefined (the logarithm of a negative number)."""
+        if self.column is not None:
+            return rows.numbers(self.column)
+        with np.errstate(all="ignore"):
+            values = np.asarray(_evaluate(self.expression, rows), dtype=np.float64)
+        return np.where(np.isfinite(values), np.broadcast_to(values, rows.n), np.nan)
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """`outcome ~ terms`: each term is a tuple of factors; the empty tuple is the intercept."""
+
+    text: str
+    outcome: Factor | None
+    terms: tuple[tuple[Factor, ...], ...]
+
+    @property
+    def intercept(self) -> bool:
+        return () in self.terms
+
+    def columns(self) -> tuple[str, ...]:
+        """Every column the formula reads, each once, outcome first."""
+        factors = ([self.outcome] if self.outcome else []) + [factor for term in self.terms for factor in term]
+        return tuple(dict.fromkeys(name for factor in factors for name in factor.columns()))
+
+
+def parse(text: str, columns: Mapping[str, Column], hospitals: tuple[str, ...] = ()) -> Parsed:
+    """Read a formula against declared columns; `site` is the hospital's name.
+
+    Raises FormulaError or UnknownColumn.
+    """
+    try:
+        formula = Formula(text)
+    except (FormulaicError, SyntaxError, ValueError) as error:
+        raise _broken(text, f"It cannot be parsed: {str(error).strip().splitlines()[0]}", "해석할 수 없습니다") from None
+    known = {**columns, "site": Column("category", hospitals)}
+    if hasattr(formula, "lhs"):
+        left, right = list(formula.lhs), list(formula.rhs)
+        if len(left) != 1 or len(left[0].factors) != 1:
+            raise _broken(text, "Exactly one outcome stands left of ~", "~ 왼쪽에는 결과 변수 하나만 둡니다")
+        outcome = _factor(str(left[0].factors[0].expr), text, known)
+    else:
+        outcome, right = None, list(formula)
+    terms: list[tuple[Factor, ...]] = []
+    for term in right:
+        texts = [str(factor.expr) for factor in term.factors]
+        if "0" in texts:
+            continue
+        terms.append(tuple(_factor(factor, text, known) for factor in texts if factor != "1"))
+    if not terms:
+        raise _broken(text, "It has no terms", "항이 없습니다")
+    return Parsed(text, outcome, tuple(dict.fromkeys(terms)))
+
+
+def _factor(text: str, formula: str, known: Mapping[str, Column]) -> Factor:
+    if text in known:
+        return _column_factor(text, text, known)
+    try:
+        tree = ast.parse(text, mode="eval").body
+    except SyntaxError:
+        raise UnknownColumn(text, known) from None
+    name = _dotted(tree)
+    if name is not None:
+        if name not in known:
+            raise UnknownColumn(name, known)
+        return _column_factor(text, name, known)
+    if isinstance(tree, ast.Call) and _dotted(tree.func) == "C":
+        return _category(tree, text, formula, known)
+    _check(tree, formula, known)
+    return Factor(text, None, tree)
+
+
+def _column_factor(text: str, name: str, known: Mapping[str, Column]) -> Factor:
+    column = known[name]
+    if column.kind == "category":
+        return Factor(text, name, None, column.levels)
+    if column.kind == "flag":
+        return Factor(text, name, None, ("0", "1"), flag=True)
+    return Factor(text, name, None)
+
+
+def _category(tree: ast.Call, text: str, formula: str, known: Mapping[str, Column]) -> Factor:
+    name = _dotted(tree.args[0]) if tree.args else None
+    if name is None:
+        raise _broken(formula, f"'{text}' does not name a column", f"'{text}'에 열 이름이 없습니다")
+    if name not in known:
+        raise UnknownColumn(name, known)
+    levels = known[name].levels
+    if not levels:
+        raise _broken(
+            formula,
+            f"'{name}' has no declared levels, so its columns could differ between hospitals",
+            f"'{name}'의 수준이 선언되지 않아 병원마다 열이 달라질 수 있습니다",
+        )
+    reference = 0
+    if len(tree.args) == 2:
+        wanted = _reference(tree.args[1])
+        if wanted not in levels:
+            raise _broken(
+                formula,
+                f"The reference of '{text}' is not one of the declared levels: {', '.join(levels)}",
+                f"'{text}'의 기준이 선언된 수준이 아닙니다: {', '.join(levels)}",
+            )
+        reference = levels.index(wanted)
+    elif len(tree.args) > 2 or tree.keywords:
+        raise _broken(formula, f"'{text}' takes a column and a Treatment reference", f"'{text}'에는 열과 Treatment 기준만 씁니다")
+    return Factor(text, name, None, levels, reference)
+
+
+def _reference(tree: ast.expr) -> str | None:
+    """The level of `Treatment('x')` or `Treatment(reference='x')`."""
+    if not isinstance(tree, ast.Call) or _dotted(tree.func) not in ("Treatment", "contr.treatment"):
+        return None
+    values = [*tree.args, *(keyword.value for keyword in tree.keywords if keyword.arg in ("reference", "base"))]
+    return str(values[0].value) if len(values) == 1 and isinstance(values[0], ast.Constant) else None
+
+
+def _dotted(tree: ast.AST) -> str | None:
+    """`a` or `a.b.c` as text; None for anything else."""
+    if isinstance(tree, ast.Name):
+        return tree.id
+    if isinstance(tree, ast.Attribute):
+        left = _dotted(tree.value)
+        return f"{left}.{tree.attr}" if left else None
+    return None
+
+
+def _check(tree: ast.AST, formula: str, known: Mapping[str, Column]) -> None:
+    """Accept only names, numbers, arithmetic, single comparisons and the listed functions of one argument."""
+    name = _dotted(tree)
+    if name is not None:
+        if name not in known:
+            raise UnknownColumn(name, known)
+        if known[name].kind == "category":
+            raise _broken(formula, f"'{name}' is a category and cannot be calculated with", f"'{name}'은(는) 범주라 계산에 쓸 수 없습니다")
+        return
+    if isinstance(tree, ast.Constant) and isinstance(tree.value, int | float):
+        return
+    if isinstance(tree, ast.BinOp) and type(tree.op) in OPERATORS:
+        parts: list[ast.AST] = [tree.left, tree.right]
+    elif isinstance(tree, ast.UnaryOp) and type(tree.op) in OPERATORS:
+        parts = [tree.operand]
+    elif isinstance(tree, ast.Compare) and len(tree.ops) == 1 and type(tree.ops[0]) in OPERATORS:
+        parts = [tree.left, tree.comparators[0]]
+    elif isinstance(tree, ast.Call) and _function(tree) in FUNCTIONS and len(tree.args) == 1 and not tree.keywords:
+        parts = [tree.args[0]]
+    else:
+        what = ast.unparse(tree)[:60]
+        raise _broken(formula, f"'{what}' is not something a formula may do", f"'{what}'은(는) 식에서 쓸 수 없습니다")
+    for part in parts:
+        _check(part, formula, known)
+
+
+def _function(tree: ast.Call) -> str:
+    return (_dotted(tree.func) or "").removeprefix("np.")
+
+
+def _evaluate(tree: ast.AST | None, rows: Rows) -> Any:
+    assert tree is not None
+    name = _dotted(tree)
+    if name is not None:
+        return rows.numbers(name)
+    if isinstance(tree, ast.Constant):
+        return tree.value
+    if isinstance(tree, ast.BinOp):
+        return OPERATORS[type(tree.op)](_evaluate(tree.left, rows), _evaluate(tree.right, rows))
+    if isinstance(tree, ast.UnaryOp):
+        return OPERATORS[type(tree.op)](_evaluate(tree.operand, rows))
+    if isinstance(tree, ast.Compare):
+        left, right = _evaluate(tree.left, rows), _evaluate(tree.comparators[0], rows)
+        truth = np.asarray(OPERATORS[type(tree.ops[0])](left, right), dtype=np.float64)
+        return np.where(np.isnan(left) | np.isnan(right), np.nan, truth)
+    assert isinstance(tree, ast.Call)
+    return FUNCTIONS[_function(tree)](_evaluate(tree.args[0], rows))
+
+
+def _names(tree: ast.AST | None) -> list[str]:
+    """Columns read by an expression (function names are not columns)."""
+    if tree is None:
+        return []
+    name = _dotted(tree)
+    if name is not None:
+        return [name]
+    children = tree.args if isinstance(tree, ast.Call) else list(ast.iter_child_nodes(tree))
+    return [found for child in children for found in _names(child)]
+
+
+def _broken(formula: str, en: str, ko: str) -> FormulaError:
+    return FormulaError(formula=formula, problem=Words(en, ko))

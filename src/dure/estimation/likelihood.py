@@ -1,0 +1,79 @@
+"""A generalised linear model's sums over one hospital's rows: gradient, Hessian, deviance, likelihood."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dure.estimation.families import Family
+
+Vector = NDArray[np.float64]
+Matrix = NDArray[np.float64]
+
+BLOCK = 8192
+"""Rows per block: a block of 20 columns and its weighted copy stay in a core's own cache."""
+
+
+@dataclass(frozen=True)
+class ModelRows:
+    """What a model needs of the rows kept: X as (p, n), outcome, weights and offset as (n,) or None."""
+
+    x: Matrix
+    y: Vector
+    weights: Vector | None
+    offset: Vector | None
+
+
+@dataclass
+class Sums:
+    """Sums at one coefficient vector: gradient (p,), Hessian (p, p), two scalars, and HC0's middle (p, p)."""
+
+    gradient: Vector
+    hessian: Matrix
+    deviance: float = 0.0
+    log_likelihood: float = 0.0
+    meat: Matrix | None = None
+
+
+def sums_at(
+    family: Family, rows: ModelRows, beta: Vector, *, mean_outcome: float | None = None, robust: bool = False
+) -> Sums:
+    """Sums at `beta`; with `mean_outcome`, those of the first step, which starts from the data's own means
+    (McCullagh & Nelder 2.5: one weighted least-squares step with working responses)."""
+    columns, people = rows.x.shape
+    found = Sums(np.zeros(columns), np.zeros((columns, columns)))
+    if robust:
+        found.meat = np.zeros((columns, columns))
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        for start in range(0, people, BLOCK):
+            _add_block(found, family, rows, slice(start, start + BLOCK), beta, mean_outcome)
+    return found
+
+
+def _add_block(
+    found: Sums, family: Family, rows: ModelRows, part: slice, beta: Vector, mean_outcome: float | None
+) -> None:
+    x, y = rows.x[:, part], rows.y[part]
+    weights = None if rows.weights is None else rows.weights[part]
+    offset = None if rows.offset is None else rows.offset[part]
+    if mean_outcome is None:
+        eta = beta @ x if offset is None else beta @ x + offset
+        mean = family.mean(eta)
+        curvature, residual = family.variance(mean), y - mean
+    else:
+        mean = family.start(y, mean_outcome)
+        eta = family.link(mean)
+        curvature = family.variance(mean)
+        residual = (y - mean) + curvature * (eta if offset is None else eta - offset)
+    if mean_outcome is None:
+        deviance, likelihood = family.deviance(y, eta, mean), family.log_likelihood(y, eta, mean)
+        found.deviance += float(deviance.sum() if weights is None else weights @ deviance)
+        found.log_likelihood += float(likelihood.sum() if weights is None else weights @ likelihood)
+    if weights is not None:
+        curvature, residual = curvature * weights, residual * weights
+    found.gradient += x @ residual
+    found.hessian += (x * curvature) @ x.T
+    if found.meat is not None:
+        found.meat += (x * residual**2) @ x.T

@@ -1,0 +1,369 @@
+"""Linear, logistic and Poisson regression: the pooled maximum-likelihood fit, from sums over hospitals.
+
+Rounds: one of counts and means, then Newton steps on centred columns (5 to 8), and one more for HC0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+from scipy import stats
+
+from dure.errors import (
+    FormulaError,
+    NobodyLeft,
+    NotACount,
+    NotAnOutcome,
+    NotConverged,
+    NothingVaries,
+    OneClass,
+    Separation,
+)
+from dure.estimation import newton
+from dure.estimation.design import Design, design
+from dure.estimation.families import FAMILIES, FamilyName
+from dure.estimation.formula import Factor, parse
+from dure.estimation.likelihood import ModelRows, sums_at
+from dure.language import Words
+from dure.study.method import Example, Kept, Law, Question, State
+from dure.study.result import Fitted, Result, Table
+from dure.study.rows import Column, Rows
+from dure.study.summary import ArraySpec, Declaration, Kind, Summary, Total
+
+
+class Parameters(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    formula: str = Field(description="outcome ~ terms, e.g. disease ~ age + C(sex)")
+    family: FamilyName = Field("gaussian", description="gaussian (linear), binomial (logistic) or poisson")
+    covariance: Literal["model", "HC0"] = Field("model", description="model-based or robust (HC0) standard errors")
+    weights: str | None = Field(None, description="column of non-negative weights, one per person")
+    offset: str | None = Field(None, description="column added to the linear predictor with coefficient 1")
+    level: float = Field(0.95, gt=0, lt=1, description="confidence level of the intervals")
+    rounds: int = Field(50, ge=3, le=200, description="give up after this many rounds")
+
+
+@dataclass(frozen=True)
+class Model:
+    """A question made concrete: parameters, design and outcome."""
+
+    parameters: Parameters
+    design: Design
+    outcome: Factor
+
+
+class Regression:
+    name = "regression"
+    title = Words("Regression", "회귀분석")
+    about = Words(
+        "Linear, logistic or Poisson regression; coefficients and standard errors equal the pooled fit.",
+        "선형·로지스틱·포아송 회귀. 계수와 표준오차가 자료를 모아 분석한 것과 같습니다.",
+    )
+    law: Law = "lossless"
+    parameters = Parameters
+
+    def declare(self, question: Question, state: State) -> Declaration:
+        model = _model(question)
+        p, opens = len(model.design.columns), any(f.column == "site" for f in model.design.factors)
+
+        def array(name: str, shape: tuple[int, ...], kind: Kind, **more: Any) -> ArraySpec:
+            return ArraySpec(name, shape, kind, opens_hospitals=opens, **more)
+
+        if state["phase"] == "counts":
+            cells, pairs = model.design.cells(), model.design.numeric_pairs()
+            counts = [array("n", (), "count", on_small="refuse")]
+            if model.parameters.family == "binomial":
+                events = (f"{model.outcome.text} (events)",)
+                counts.append(array("events", (), "count", whole="n", on_small="refuse", labels=events))
+            names = model.design.names
+            pair_names = tuple(names[j] if j == k else f"{names[j]} & {names[k]}" for j, k in pairs)
+            return (
+                *counts,
+                array("cells", (cells.size,), "count", whole="n", on_small="refuse", labels=cells.labels),
+                array("pairs", (len(pairs),), "count", on_small="refuse", labels=pair_names),
+                array("sum_x", (p,), "moment", people=("cells", "pairs")),
+                array("sum_y", (), "moment", people=("n",)),
+                array("sum_w", (), "moment", people=("n",)),
+            )
+        behind = {"people": ("n", "cells", "pairs")}
+        sums = (
+            array("gradient", (p,), "moment", **behind),
+            array("hessian", (p, p), "moment", **behind),
+            array("deviance", (), "moment", people=("n",)),
+            array("log_likelihood", (), "moment", people=("n",)),
+        )
+        return (*sums, array("meat", (p, p), "moment", **behind)) if state["phase"] == "robust" else sums
+
+    def start(self, question: Question) -> State:
+        _model(question)
+        return {"phase": "counts", "round": 0}
+
+    def summarise(self, rows: Rows, question: Question, state: State, kept: Kept) -> tuple[Summary, Kept]:
+        model = _model(question)
+        data, keep = _read(rows, model)
+        if state["phase"] == "counts":
+            return _counts(rows, model, data, keep), {}
+        family = FAMILIES[model.parameters.family]
+        mean = state["mean_y"] if state["phase"] == "start" else None
+        centred = rows.remember(("centred", model.parameters), lambda: _centre(data, state["centre"]))
+        sums = sums_at(family, centred, state["newton"]["beta"], mean_outcome=mean, robust=state["phase"] == "robust")
+        found: Summary = {
+            "gradient": sums.gradient,
+            "hessian": sums.hessian,
+            "deviance": np.float64(sums.deviance).reshape(()),
+            "log_likelihood": np.nan_to_num(np.float64(sums.log_likelihood)).reshape(()),
+        }
+        if sums.meat is not None:
+            found["meat"] = sums.meat
+        return found, {}
+
+    def conclude(self, total: Total, question: Question, state: State) -> State | Result:
+        model = _model(question)
+        state = {**state, "round": state["round"] + 1}
+        if state["phase"] == "counts":
+            return {**state, **_centres(total, model)}
+        if state["phase"] == "robust":
+            return _result(total, model, state, question)
+        hessian = total["hessian"]
+        if state["phase"] == "start":
+            aliased = newton.aliased_columns(hessian, state["centre"], float(state["sum_w"]))
+            if aliased.all():
+                raise NothingVaries(terms=", ".join(model.design.names))
+            state = {**state, "active": ~aliased}
+        active = np.asarray(state["active"], dtype=bool)
+        deviance = float("inf") if state["phase"] == "start" else float(total["deviance"])
+        try:
+            step = newton.advance(state["newton"], total["gradient"], hessian, deviance, active)
+        except newton.Stuck:
+            raise Separation(terms=", ".join(_named(model, active))) from None
+        if step.separating.any() and model.parameters.family != "gaussian":
+            raise Separation(terms=", ".join(_named(model, step.separating)))
+        if state["phase"] == "newton" and step.converged:
+            state = {**state, "newton": step.state}
+            if model.parameters.covariance == "HC0":
+                return {**state, "phase": "robust"}
+            return _result(total, model, state, question)
+        if state["round"] >= model.parameters.rounds:
+            raise NotConverged(rounds=model.parameters.rounds)
+        return {**state, "phase": "newton", "newton": step.state}
+
+    def derives(self, question: Question) -> Mapping[str, Column]:
+        return {"prediction": Column("number", label=Words("Predicted value", "예측값"))}
+
+    def derive(self, rows: Rows, question: Question, result: Result, kept: Kept) -> Mapping[str, Any]:
+        """`prediction`: the fitted mean (a probability for binomial), NaN where a term is missing."""
+        model = _model(question)
+        x, keep = model.design.read(rows)
+        eta = np.asarray(result.portable["beta"]) @ x
+        if model.parameters.offset:
+            eta = eta + rows.numbers(model.parameters.offset)[keep]
+        values = np.full(rows.n, np.nan)
+        values[keep] = FAMILIES[model.parameters.family].mean(eta)
+        return {"prediction": values}
+
+    def example(self, random: np.random.Generator) -> Example:
+        n = 240
+        age, group = random.normal(60, 9, n), random.choice(["a", "b", "c"], n)
+        eta = 0.05 * (age - 60) + 0.7 * (group == "b") - 0.4 * (group == "c")
+        y = (random.random(n) < 1 / (1 + np.exp(-eta))).astype(float)
+        return Example(
+            pl.DataFrame({"y": y, "age": age, "group": group}),
+            {"formula": "y ~ age + C(group)", "family": "binomial", "covariance": "HC0"},
+        )
+
+
+def _model(question: Question) -> Model:
+    parameters: Parameters = question.parameters
+    parsed = parse(parameters.formula, question.columns, question.hospitals)
+    if parsed.outcome is None:
+        problem = Words("It names no outcome (nothing stands left of ~)", "결과 변수가 없습니다(~ 왼쪽이 비어 있습니다)")
+        raise FormulaError(formula=parameters.formula, problem=problem)
+    outcome = parsed.outcome
+    if outcome.is_category and (parameters.family != "binomial" or len(outcome.levels) != 2):
+        raise NotAnOutcome(
+            column=outcome.text,
+            family=parameters.family,
+            problem=Words(f"It is a category of {len(outcome.levels)} levels", f"수준이 {len(outcome.levels)}개인 범주입니다"),
+            hint=Words(
+                "A binomial outcome is 0/1 or a category of exactly two levels, the second being the event.",
+                "이항 결과 변수는 0/1이거나 수준이 둘인 범주여야 하며, 둘째 수준이 사건입니다.",
+            ),
+        )
+    for name in (parameters.weights, parameters.offset):
+        if name:
+            question.column(name)
+    return Model(parameters, design(parsed), outcome)
+
+
+def _read(rows: Rows, model: Model) -> tuple[ModelRows, NDArray[np.bool_]]:
+    """Complete cases of this hospital, read once per step."""
+
+    def build() -> tuple[ModelRows, NDArray[np.bool_]]:
+        y = _outcome(rows, model)
+        extra = [y]
+        weights = offset = None
+        if model.parameters.weights:
+            weights = rows.numbers(model.parameters.weights)
+            if (weights < 0).any():
+                problem = Words("Weights cannot be negative", "가중치는 음수일 수 없습니다")
+                raise NotACount(column=model.parameters.weights, role="weights", problem=problem)
+            weights = np.where(weights == 0, np.nan, weights)  # a weight of zero is nobody, not a person
+            extra.append(weights)
+        if model.parameters.offset:
+            offset = rows.numbers(model.parameters.offset)
+            extra.append(offset)
+        x, keep = model.design.read(rows, *extra)
+        kept = ModelRows(
+            x, y[keep], None if weights is None else weights[keep], None if offset is None else offset[keep]
+        )
+        return kept, keep
+
+    return rows.remember(("model rows", model.parameters), build)
+
+
+def _outcome(rows: Rows, model: Model) -> NDArray[np.float64]:
+    outcome, family = model.outcome, model.parameters.family
+    if outcome.is_category:
+        codes = outcome.codes(rows)
+        return np.where(codes < 0, np.nan, codes == 1).astype(np.float64)
+    y = outcome.numbers(rows)
+    known = y[~np.isnan(y)]
+    if family == "binomial" and not np.isin(known, (0.0, 1.0)).all():
+        raise NotAnOutcome(
+            column=outcome.text,
+            family=family,
+            problem=Words("It holds values other than 0 and 1", "0과 1이 아닌 값이 있습니다"),
+            hint=Words("Recode it, or compare it: I(column > 0) ~ …", "값을 바꾸거나 I(열 > 0) ~ … 로 비교하십시오."),
+        )
+    if family == "poisson" and (known < 0).any():
+        raise NotAnOutcome(
+            column=outcome.text,
+            family=family,
+            problem=Words("It holds negative values", "음수가 있습니다"),
+            hint=Words("A Poisson outcome counts events: 0, 1, 2 …", "포아송 결과 변수는 사건 수(0, 1, 2 …)입니다."),
+        )
+    return y
+
+
+def _counts(rows: Rows, model: Model, data: ModelRows, keep: NDArray[np.bool_]) -> Summary:
+    people = data.x.shape[1]
+    present = (data.x != 0).astype(np.float32)  # exact: counts per block of rows stay far below 2**24
+    both = np.zeros((len(data.x), len(data.x)))
+    for start in range(0, people, 1 << 20):
+        block = present[:, start : start + (1 << 20)]
+        both += block @ block.T
+    pairs = model.design.numeric_pairs()
+    weights = data.weights if data.weights is not None else np.ones(people)
+    found: Summary = {
+        "n": np.int64(people).reshape(()),
+        "cells": model.design.count_cells(rows, keep),
+        "pairs": np.array([both[j, k] for j, k in pairs], dtype=np.int64),
+        "sum_x": data.x @ weights,
+        "sum_y": np.float64(data.y @ weights).reshape(()),
+        "sum_w": np.float64(weights.sum()).reshape(()),
+    }
+    if model.parameters.family == "binomial":
+        found["events"] = np.int64((data.y == 1).sum()).reshape(())
+    return found
+
+
+def _centre(data: ModelRows, centre: NDArray[np.float64]) -> ModelRows:
+    return ModelRows(data.x - centre[:, None], data.y, data.weights, data.offset)
+
+
+def _centres(total: Total, model: Model) -> State:
+    """The state after the first round: what to centre by, where to start, and whether anybody is there."""
+    n, sum_w = total.count("n"), float(total["sum_w"])
+    if n == 0:
+        raise NobodyLeft(columns=", ".join(model.design.parsed.columns()))
+    events = total.count("events") if model.parameters.family == "binomial" else None
+    mean = float(total["sum_y"]) / sum_w
+    if events in (0, n) or (model.parameters.family == "poisson" and mean == 0):
+        raise OneClass(outcome=model.outcome.text)
+    centre = total["sum_x"] / sum_w if model.design.intercept else np.zeros(len(model.design.columns))
+    if model.design.intercept:
+        centre[0] = 0.0
+    return {
+        "phase": "start",
+        "centre": centre,
+        "sum_w": sum_w,
+        "mean_y": mean,
+        "n": n,
+        "events": events,
+        "newton": newton.first(len(centre)),
+    }
+
+
+def _result(total: Total, model: Model, state: State, question: Question) -> Result:
+    """Coefficients in the formula's own units, from a fit on centred columns."""
+    active, names = np.asarray(state["active"], dtype=bool), model.design.names
+    fitted, n = int(active.sum()), int(state["n"])
+    back = np.eye(len(names))
+    if model.design.intercept:
+        back[0, 1:] = -np.where(active, state["centre"], 0.0)[1:]
+    # The robust round stands at the settled coefficients; otherwise the last step is still to be taken.
+    beta = back @ np.where(active, state["newton"]["beta"], 0.0)
+    bread = newton.inverse(total["hessian"], active)
+    deviance, freedom = float(total["deviance"]), n - fitted
+    gaussian = model.parameters.family == "gaussian"
+    dispersion = (deviance / freedom if freedom > 0 else float("nan")) if gaussian else 1.0
+    covariance = bread @ total["meat"] @ bread if state["phase"] == "robust" else bread * dispersion
+    covariance = back @ covariance @ back.T
+    likelihood = -n / 2 * (np.log(2 * np.pi * deviance / n) + 1) if gaussian else float(total["log_likelihood"])
+    estimate = np.where(active, beta, np.nan)
+    error = np.where(active, np.sqrt(np.maximum(np.diag(covariance), 0.0)), np.nan)
+    with np.errstate(all="ignore"):
+        statistic = estimate / error
+    law = stats.t(freedom) if gaussian and freedom > 0 else stats.norm()
+    width = law.ppf(0.5 + model.parameters.level / 2) * error
+    table = pl.DataFrame(
+        {
+            "term": list(names),
+            "estimate": estimate,
+            "std_error": error,
+            "statistic": statistic,
+            "p_value": 2 * law.sf(np.abs(statistic)),
+            "ci_low": estimate - width,
+            "ci_high": estimate + width,
+        }
+    ).with_columns(pl.col(pl.Float64).fill_nan(None))
+    dropped = [name for name, kept in zip(names, active) if not kept]
+    notes = (
+        Words(
+            f"Left out, because constant or a combination of other terms: {', '.join(dropped)}.",
+            f"변하지 않거나 다른 항의 조합이어서 뺀 항: {', '.join(dropped)}.",
+        ),
+    )
+    events = state["events"]
+    return Result(
+        method="regression",
+        tables={"coefficients": Table(table)},
+        facts={
+            "n": n,
+            "events": events,
+            "deviance": deviance,
+            "log_likelihood": float(likelihood),
+            "aic": float(-2 * likelihood + 2 * (fitted + gaussian)),
+            "dispersion": dispersion,
+            "family": model.parameters.family,
+            "formula": model.parameters.formula,
+        },
+        people_facts=("n",) if events is None else ("n", "events"),
+        fitted=Fitted(fitted, n, events, None if events is None else n - events),
+        portable={"beta": beta, "active": active},
+        notes=notes if dropped else (),
+    )
+
+
+def _named(model: Model, chosen: NDArray[np.bool_]) -> list[str]:
+    names = [name for name, picked in zip(model.design.names, chosen) if picked]
+    return [name for name in names if name != "Intercept"] or names
+
+
+method = Regression()
