@@ -344,6 +344,7 @@ class Refused(DureError):
 
     def __init__(self, rule: str, reason: Words, way_out: Words, place: str = "") -> None:
         self.rule, self.way_out = rule, way_out
+        self.detail = ""  # cell and count, for the hospital's own audit log only; never part of the text
         super().__init__(rule=rule, reason=reason, way_out=way_out, place=f" ({place})" if place else "")
 
 

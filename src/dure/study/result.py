@@ -20,6 +20,7 @@ class Table:
 
     - `counts`: columns that count people; released rounded, small cells suppressed.
     - `behind`: column → count column: where the count is suppressed, the column's value goes too.
+    - `derived`: columns that restate others (a p-value beside its estimate); not counted as released numbers.
     - `group`: columns that name a group of rows whose counts add up to `whole`; a single suppressed cell of a
       group takes a second one with it (complementary suppression).
     - `withheld`: (row, column) pairs already suppressed, with the reason shown in their place.
@@ -29,6 +30,7 @@ class Table:
     counts: tuple[str, ...] = ()
     behind: Mapping[str, str] = field(default_factory=dict)
     group: tuple[str, ...] = ()
+    derived: tuple[str, ...] = ()
     withheld: Mapping[tuple[int, str], str] = field(default_factory=dict)
 
 
@@ -97,6 +99,7 @@ def _table(table: Table) -> dict[str, Any]:
         "counts": list(table.counts),
         "behind": dict(table.behind),
         "group": list(table.group),
+        "derived": list(table.derived),
         "withheld": [[row, column, why] for (row, column), why in table.withheld.items()],
     }
 
@@ -108,6 +111,7 @@ def _read_table(raw: dict[str, Any]) -> Table:
         counts=tuple(raw["counts"]),
         behind=raw["behind"],
         group=tuple(raw["group"]),
+        derived=tuple(raw["derived"]),
         withheld={(row, column): why for row, column, why in raw["withheld"]},
     )
 

@@ -85,17 +85,17 @@ def add(summaries: Iterable[Summary], declaration: Declaration) -> Summary:
     lost = {spec.name: np.zeros(spec.shape) for spec in declaration if spec.kind == "moment"}
     for summary in summaries:
         for spec in declaration:
-            value = summary[spec.name]
+            value = np.asarray(summary[spec.name])
             if spec.kind == "moment":
                 before = total[spec.name]
                 after = before + value
                 larger = np.abs(before) >= np.abs(value)
                 lost[spec.name] += np.where(larger, (before - after) + value, (value - after) + before)
-                total[spec.name] = after
+                total[spec.name] = np.asarray(after)
             else:
-                total[spec.name] = total[spec.name] + value
+                total[spec.name] = np.asarray(total[spec.name] + value)
     for name, correction in lost.items():
-        total[name] = total[name] + correction
+        total[name] = np.asarray(total[name] + correction)
     return total
 
 

@@ -1,0 +1,86 @@
+"""From a working Result to a released one: rounding, small cells, complementary suppression, model limits."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import polars as pl
+
+from dure.guard.rules import Limits, refusal
+from dure.study.result import Fact, Result, Table
+
+
+def release(result: Result, limits: Limits) -> Result:
+    """What researchers may see of `result`; without what only hospitals need. Raises Refused."""
+    check_model(result, limits)
+    tables = {name: _released(table, limits) for name, table in result.tables.items()}
+    facts = {name: _fact(value, limits) if name in result.people_facts else value for name, value in result.facts.items()}
+    return replace(result, tables=tables, facts=facts, portable={})
+
+
+def check_model(result: Result, limits: Limits) -> None:
+    """Fitted parameters against people and events. Raises Refused."""
+    fitted = result.fitted
+    if fitted is None:
+        return
+    if fitted.parameters > limits.parameters_per_person * fitted.n:
+        raise refusal("parameters_per_person")
+    classes = [count for count in (fitted.events, fitted.non_events) if count is not None]
+    if classes and fitted.parameters > limits.parameters_per_event * min(classes):
+        raise refusal("parameters_per_event")
+
+
+def numbers(result: Result) -> int:
+    """Released numbers: every shown cell of numbers that does not merely restate others."""
+    found = 0
+    for table in result.tables.values():
+        for column, dtype in table.frame.schema.items():
+            if dtype.is_numeric() and column not in table.derived:
+                found += table.frame.height - table.frame[column].null_count()
+    return found
+
+
+def rounded(count: int, limits: Limits) -> int:
+    """5·round(count/5) under the default rules."""
+    return limits.round_to * round(count / limits.round_to)
+
+
+def _fact(value: Fact, limits: Limits) -> Fact:
+    if not isinstance(value, int):
+        return value
+    return f"<{limits.minimum_people}" if value < limits.minimum_people else rounded(value, limits)
+
+
+def _released(table: Table, limits: Limits) -> Table:
+    frame, withheld = table.frame, dict(table.withheld)
+    shown = f"<{limits.minimum_people}"
+    for column in table.counts:
+        values = frame[column].to_list()
+        small = {row for row, value in enumerate(values) if value is not None and value < limits.minimum_people}
+        hidden = small | _complement(frame, table, column, small)
+        for row in hidden:
+            withheld[row, column] = shown if row in small else "–"
+        kept = [None if row in hidden or value is None else rounded(value, limits) for row, value in enumerate(values)]
+        frame = frame.with_columns(pl.Series(column, kept, dtype=pl.Int64))
+        for other, behind in table.behind.items():
+            if behind == column:
+                for row in hidden:
+                    withheld[row, other] = "–"
+                mask = pl.Series([row in hidden for row in range(frame.height)], dtype=pl.Boolean)
+                frame = frame.with_columns(pl.when(mask).then(None).otherwise(pl.col(other)).alias(other))
+    return replace(table, frame=frame, withheld=withheld)
+
+
+def _complement(frame: pl.DataFrame, table: Table, column: str, small: set[int]) -> set[int]:
+    """Where exactly one cell of a group is suppressed, the next smallest goes with it."""
+    if not table.group:
+        return set()
+    also: set[int] = set()
+    groups: dict[tuple[object, ...], list[int]] = {}
+    for row, key in enumerate(frame.select(table.group).rows()):
+        groups.setdefault(key, []).append(row)
+    for rows in groups.values():
+        counted = [row for row in rows if frame[row, column] is not None]
+        if len(counted) > 1 and len(small & set(counted)) == 1:
+            also.add(min((row for row in counted if row not in small), key=lambda row: int(frame[row, column])))
+    return also

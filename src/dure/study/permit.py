@@ -1,0 +1,109 @@
+"""A hospital's permit: what it allows for one study, signed with its Ed25519 key (DSSE envelope).
+
+DSSE: https://github.com/secure-systems-lab/dsse (protocol v1), through securesystemslib.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from pydantic import ValidationError
+from securesystemslib.dsse import Envelope
+from securesystemslib.exceptions import VerificationError
+from securesystemslib.signer import Key, Signer, SSlibKey
+
+from dure.errors import PermitError
+from dure.language import Words
+from dure.study.document import Strict
+
+PAYLOAD_TYPE = "application/vnd.dure.permit+json"
+
+Grant = Literal["per_hospital", "difference"]
+GRANTS: dict[Grant, Words] = {
+    "per_hospital": Words(
+        "numbers of this hospital alone may be released, under all rules on it alone",
+        "이 병원만의 수치를, 이 병원 단독으로 모든 규칙을 지키는 한, 공개할 수 있음",
+    ),
+    "difference": Words(
+        "sums with and without this hospital may both be opened to the hub's process",
+        "이 병원을 포함한 합과 뺀 합을 모두 허브가 열 수 있음",
+    ),
+}
+
+
+class Permit(Strict):
+    """What was permitted. `study` is the spec's hash; `methods` binds each method to its source hash."""
+
+    study: str
+    hospital: str
+    methods: dict[str, str]
+    per_hospital: bool = False
+    difference: bool = False
+    issued: datetime
+    expires: datetime
+
+    def grants(self) -> frozenset[Grant]:
+        given: set[Grant] = set()
+        if self.per_hospital:
+            given.add("per_hospital")
+        if self.difference:
+            given.add("difference")
+        return frozenset(given)
+
+
+def sign(permit: Permit, signer: Signer) -> dict[str, Any]:
+    """The signed envelope as plain data."""
+    payload = json.dumps(permit.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+    envelope = Envelope(payload.encode(), PAYLOAD_TYPE, {})
+    envelope.sign(signer)
+    data: dict[str, Any] = envelope.to_dict()
+    return data
+
+
+def verify(envelope: dict[str, Any], key: Key, hospital: str) -> Permit:
+    """The permit inside an envelope truly signed by `hospital`'s key; raises PermitError."""
+    try:
+        opened = Envelope.from_dict(json.loads(json.dumps(envelope)))
+        if opened.payload_type != PAYLOAD_TYPE:
+            raise _problem(hospital, "It is not a permit", "허가서가 아닙니다")
+        opened.verify([key], 1)
+        permit = Permit.model_validate_json(opened.payload)
+    except (VerificationError, ValueError, KeyError, TypeError) as error:
+        if isinstance(error, ValidationError):
+            raise _problem(hospital, "Its content cannot be read", "내용을 읽을 수 없습니다") from None
+        raise _problem(hospital, "Its signature is not the hospital's", "병원의 서명이 아닙니다") from None
+    if permit.hospital != hospital:
+        raise _problem(hospital, "It was signed for another hospital", "다른 병원의 허가서입니다")
+    return permit
+
+
+def check_permit(permit: Permit, study_hash: str, method: str, method_hash: str, now: datetime | None = None) -> None:
+    """Raise PermitError unless the permit covers this study, this method's source, and this moment."""
+    moment = now or datetime.now(UTC)
+    if permit.study != study_hash:
+        raise _problem(permit.hospital, "It is for another version of the study", "연구의 다른 판에 대한 허가서입니다")
+    if not permit.issued <= moment < permit.expires:
+        raise _problem(permit.hospital, "It has expired or is not yet valid", "유효 기간이 아닙니다")
+    if permit.methods.get(method) != method_hash:
+        raise _problem(
+            permit.hospital,
+            f"It does not cover the method '{method}' as it is installed",
+            f"지금 설치된 '{method}' 방법을 허가하지 않았습니다",
+        )
+
+
+def key_document(key: Key) -> dict[str, Any]:
+    """A public key as plain data, to hand to the alliance."""
+    return {"keyid": key.keyid, **key.to_dict()}
+
+
+def read_key(document: dict[str, Any]) -> Key:
+    data = dict(document)
+    key: Key = SSlibKey.from_dict(data.pop("keyid"), data)
+    return key
+
+
+def _problem(hospital: str, en: str, ko: str) -> PermitError:
+    return PermitError(hospital=hospital, problem=Words(en, ko))
