@@ -72,6 +72,9 @@ class Factor:
     def codes(self, rows: Rows) -> NDArray[np.int64]:
         """(n,) level index, -1 where missing; for categories and 0/1 flags."""
         assert self.column is not None
+        if self.column == "site":
+            here = self.levels.index(rows.hospital) if rows.hospital in self.levels else -1
+            return np.full(rows.n, here, dtype=np.int64)
         if not self.flag:
             return rows.levels(self.column)
         values = rows.numbers(self.column)
@@ -100,7 +103,9 @@ class Parsed:
 
     def columns(self) -> tuple[str, ...]:
         """Every column the formula reads, each once, outcome first."""
-        factors = ([self.outcome] if self.outcome else []) + [factor for term in self.terms for factor in term]
+        factors = ([self.outcome] if self.outcome else []) + [
+            factor for term in self.terms for factor in term
+        ]
         return tuple(dict.fromkeys(name for factor in factors for name in factor.columns()))
 
 
@@ -112,7 +117,9 @@ def parse(text: str, columns: Mapping[str, Column], hospitals: tuple[str, ...] =
     try:
         formula = Formula(text)
     except (FormulaicError, SyntaxError, ValueError) as error:
-        raise _broken(text, f"It cannot be parsed: {str(error).strip().splitlines()[0]}", "해석할 수 없습니다") from None
+        raise _broken(
+            text, f"It cannot be parsed: {str(error).strip().splitlines()[0]}", "해석할 수 없습니다"
+        ) from None
     known = {**columns, "site": Column("category", hospitals)}
     if hasattr(formula, "lhs"):
         left, right = list(formula.lhs), list(formula.rhs)
@@ -183,7 +190,11 @@ def _category(tree: ast.Call, text: str, formula: str, known: Mapping[str, Colum
             )
         reference = levels.index(wanted)
     elif len(tree.args) > 2 or tree.keywords:
-        raise _broken(formula, f"'{text}' takes a column and a Treatment reference", f"'{text}'에는 열과 Treatment 기준만 씁니다")
+        raise _broken(
+            formula,
+            f"'{text}' takes a column and a Treatment reference",
+            f"'{text}'에는 열과 Treatment 기준만 씁니다",
+        )
     return Factor(text, name, None, levels, reference)
 
 
@@ -191,7 +202,10 @@ def _reference(tree: ast.expr) -> str | None:
     """The level of `Treatment('x')` or `Treatment(reference='x')`."""
     if not isinstance(tree, ast.Call) or _dotted(tree.func) not in ("Treatment", "contr.treatment"):
         return None
-    values = [*tree.args, *(keyword.value for keyword in tree.keywords if keyword.arg in ("reference", "base"))]
+    values = [
+        *tree.args,
+        *(keyword.value for keyword in tree.keywords if keyword.arg in ("reference", "base")),
+    ]
     return str(values[0].value) if len(values) == 1 and isinstance(values[0], ast.Constant) else None
 
 
@@ -212,7 +226,11 @@ def _check(tree: ast.AST, formula: str, known: Mapping[str, Column]) -> None:
         if name not in known:
             raise UnknownColumn(name, known)
         if known[name].kind == "category":
-            raise _broken(formula, f"'{name}' is a category and cannot be calculated with", f"'{name}'은(는) 범주라 계산에 쓸 수 없습니다")
+            raise _broken(
+                formula,
+                f"'{name}' is a category and cannot be calculated with",
+                f"'{name}'은(는) 범주라 계산에 쓸 수 없습니다",
+            )
         return
     if isinstance(tree, ast.Constant) and isinstance(tree.value, int | float):
         return
@@ -222,11 +240,18 @@ def _check(tree: ast.AST, formula: str, known: Mapping[str, Column]) -> None:
         parts = [tree.operand]
     elif isinstance(tree, ast.Compare) and len(tree.ops) == 1 and type(tree.ops[0]) in OPERATORS:
         parts = [tree.left, tree.comparators[0]]
-    elif isinstance(tree, ast.Call) and _function(tree) in FUNCTIONS and len(tree.args) == 1 and not tree.keywords:
+    elif (
+        isinstance(tree, ast.Call)
+        and _function(tree) in FUNCTIONS
+        and len(tree.args) == 1
+        and not tree.keywords
+    ):
         parts = [tree.args[0]]
     else:
         what = ast.unparse(tree)[:60]
-        raise _broken(formula, f"'{what}' is not something a formula may do", f"'{what}'은(는) 식에서 쓸 수 없습니다")
+        raise _broken(
+            formula, f"'{what}' is not something a formula may do", f"'{what}'은(는) 식에서 쓸 수 없습니다"
+        )
     for part in parts:
         _check(part, formula, known)
 

@@ -101,9 +101,13 @@ def advance(
     """
     nobody = np.zeros(len(gradient), dtype=bool)
     worse = not np.isfinite(deviance) or deviance > state["deviance"] + 1e-9 * (abs(state["deviance"]) + 1e-3)
-    if worse and np.isfinite(state["deviance"]) and state["halved"] < 30:
+    if worse and np.isfinite(state["decrement"]) and state["halved"] < 30:
         shorter = state["step"] / 2.0
-        return Step({**state, "step": shorter, "beta": state["from"] + shorter, "halved": state["halved"] + 1}, False, nobody)
+        return Step(
+            {**state, "step": shorter, "beta": state["from"] + shorter, "halved": state["halved"] + 1},
+            False,
+            nobody,
+        )
     covariance = inverse(hessian, active)
     step = covariance @ np.where(active, gradient, 0.0)
     decrement = float(gradient @ step)

@@ -53,11 +53,16 @@ class AuditLog:
         for number, line in enumerate(line for line in lines if line):
             try:
                 entry: dict[str, Any] = json.loads(line)
-                sound = entry["before"] == before and entry["hash"] == _hash(entry) and entry["number"] == number
+                sound = (
+                    entry["before"] == before and entry["hash"] == _hash(entry) and entry["number"] == number
+                )
             except (ValueError, KeyError, TypeError):
                 sound = False
             if not sound:
-                problem = Words(f"Line {number + 1} does not follow from the line before it", f"{number + 1}번째 줄이 앞줄과 이어지지 않습니다")
+                problem = Words(
+                    f"Line {number + 1} does not follow from the line before it",
+                    f"{number + 1}번째 줄이 앞줄과 이어지지 않습니다",
+                )
                 raise LedgerBroken(path=self.path, problem=problem)
             before = entry["hash"]
             yield entry

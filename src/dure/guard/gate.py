@@ -61,7 +61,10 @@ def check(summary: Summary, declaration: Declaration, asked: Asked) -> Passed:
     before_rows(asked)
     if 0 < asked.cohort < asked.limits.minimum_cohort:
         raise _detailed(refusal("minimum_cohort"), f"cohort of {asked.cohort}")
-    if any(spec.per_hospital or spec.opens_hospitals for spec in declaration) and "per_hospital" not in asked.grants:
+    if (
+        any(spec.per_hospital or spec.opens_hospitals for spec in declaration)
+        and "per_hospital" not in asked.grants
+    ):
         raise refusal("per_hospital_permit")
     _as_declared(summary, declaration)
     leaving: Summary = {}
@@ -89,7 +92,9 @@ def check_total(total: Summary, declaration: Declaration, limits: Limits) -> Non
             continue
         small = _small(np.asarray(total[spec.name]), spec, total, limits.minimum_people)
         if small.any():
-            raise refusal("minimum_people", way_out=_way_out(np.asarray(total[spec.name]), small, spec, limits))
+            raise refusal(
+                "minimum_people", way_out=_way_out(np.asarray(total[spec.name]), small, spec, limits)
+            )
 
 
 def _as_declared(summary: Summary, declaration: Declaration) -> None:
@@ -139,7 +144,9 @@ def _alone(values: NDArray[np.int64], spec: ArraySpec, summary: Summary, asked: 
     if asked.cohort and small.any():
         places = np.flatnonzero(np.atleast_1d(small))
         names = [spec.labels[place] if spec.labels else spec.name for place in places[:5]]
-        raise _detailed(refusal("minimum_people"), f"{', '.join(names)}: {np.atleast_1d(values)[places[:5]].tolist()}")
+        raise _detailed(
+            refusal("minimum_people"), f"{', '.join(names)}: {np.atleast_1d(values)[places[:5]].tolist()}"
+        )
 
 
 def _small(values: NDArray[np.int64], spec: ArraySpec, summary: Summary, minimum: int) -> NDArray[np.bool_]:

@@ -33,7 +33,10 @@ def read_signer(path: Path) -> CryptoSigner:
             path=path,
             line=1,
             field="key",
-            problem=Words("Other users of this machine may read this key", "이 컴퓨터의 다른 사용자가 이 키를 읽을 수 있습니다"),
+            problem=Words(
+                "Other users of this machine may read this key",
+                "이 컴퓨터의 다른 사용자가 이 키를 읽을 수 있습니다",
+            ),
             hint=Words(f"Run: chmod 600 {path}", f"실행하십시오: chmod 600 {path}"),
         )
     key = load_pem_private_key(path.read_bytes(), password=None)
@@ -43,6 +46,8 @@ def read_signer(path: Path) -> CryptoSigner:
             line=1,
             field="key",
             problem=Words("It is not an Ed25519 key", "Ed25519 키가 아닙니다"),
-            hint=Words("Move it away and let dure make a new one.", "다른 곳으로 옮기고 dure가 새로 만들게 하십시오."),
+            hint=Words(
+                "Move it away and let dure make a new one.", "다른 곳으로 옮기고 dure가 새로 만들게 하십시오."
+            ),
         )
     return CryptoSigner(key)

@@ -14,7 +14,10 @@ def release(result: Result, limits: Limits) -> Result:
     """What researchers may see of `result`; without what only hospitals need. Raises Refused."""
     check_model(result, limits)
     tables = {name: _released(table, limits) for name, table in result.tables.items()}
-    facts = {name: _fact(value, limits) if name in result.people_facts else value for name, value in result.facts.items()}
+    facts = {
+        name: _fact(value, limits) if name in result.people_facts else value
+        for name, value in result.facts.items()
+    }
     return replace(result, tables=tables, facts=facts, portable={})
 
 
@@ -56,11 +59,16 @@ def _released(table: Table, limits: Limits) -> Table:
     shown = f"<{limits.minimum_people}"
     for column in table.counts:
         values = frame[column].to_list()
-        small = {row for row, value in enumerate(values) if value is not None and value < limits.minimum_people}
+        small = {
+            row for row, value in enumerate(values) if value is not None and value < limits.minimum_people
+        }
         hidden = small | _complement(frame, table, column, small)
         for row in hidden:
             withheld[row, column] = shown if row in small else "–"
-        kept = [None if row in hidden or value is None else rounded(value, limits) for row, value in enumerate(values)]
+        kept = [
+            None if row in hidden or value is None else rounded(value, limits)
+            for row, value in enumerate(values)
+        ]
         frame = frame.with_columns(pl.Series(column, kept, dtype=pl.Int64))
         for other, behind in table.behind.items():
             if behind == column:
@@ -82,5 +90,7 @@ def _complement(frame: pl.DataFrame, table: Table, column: str, small: set[int])
     for rows in groups.values():
         counted = [row for row in rows if frame[row, column] is not None]
         if len(counted) > 1 and len(small & set(counted)) == 1:
-            also.add(min((row for row in counted if row not in small), key=lambda row: int(frame[row, column])))
+            also.add(
+                min((row for row in counted if row not in small), key=lambda row: int(frame[row, column]))
+            )
     return also

@@ -31,14 +31,26 @@ RULES: dict[str, Rule] = {
         Rule(
             "as_declared",
             "site",
-            Words("Only arrays declared beforehand leave, in their declared shape.", "미리 알린 배열만, 알린 모양으로만 나갑니다."),
-            Words("Run the method version that the hospital permitted.", "병원이 허가한 판의 방법을 실행하십시오."),
+            Words(
+                "Only arrays declared beforehand leave, in their declared shape.",
+                "미리 알린 배열만, 알린 모양으로만 나갑니다.",
+            ),
+            Words(
+                "Run the method version that the hospital permitted.",
+                "병원이 허가한 판의 방법을 실행하십시오.",
+            ),
         ),
         Rule(
             "minimum_cohort",
             "site",
-            Words("A hospital answers only for nobody or for enough people.", "병원은 대상자가 아예 없거나 충분할 때만 답합니다."),
-            Words("Widen the cohort's criteria, or run the study without this hospital.", "코호트 기준을 넓히거나 이 병원 없이 연구하십시오."),
+            Words(
+                "A hospital answers only for nobody or for enough people.",
+                "병원은 대상자가 아예 없거나 충분할 때만 답합니다.",
+            ),
+            Words(
+                "Widen the cohort's criteria, or run the study without this hospital.",
+                "코호트 기준을 넓히거나 이 병원 없이 연구하십시오.",
+            ),
         ),
         Rule(
             "minimum_hospitals",
@@ -60,7 +72,10 @@ RULES: dict[str, Rule] = {
                 "Numbers of one hospital need its permit with `per_hospital: true`.",
                 "한 병원만의 수치에는 그 병원의 `per_hospital: true` 허가가 필요합니다.",
             ),
-            Words("Ask the hospital for it, or leave out `site` and per-hospital outputs.", "병원에 요청하거나 `site`와 병원별 출력을 빼십시오."),
+            Words(
+                "Ask the hospital for it, or leave out `site` and per-hospital outputs.",
+                "병원에 요청하거나 `site`와 병원별 출력을 빼십시오.",
+            ),
         ),
         Rule(
             "difference_permit",
@@ -69,7 +84,10 @@ RULES: dict[str, Rule] = {
                 "Sums that differ by fewer than three hospitals need `difference: true` of each in the difference.",
                 "병원 세 곳 미만만큼 다른 합에는 차이에 해당하는 병원마다 `difference: true`가 필요합니다.",
             ),
-            Words("Ask those hospitals for it, or take the step out.", "그 병원들에 요청하거나 그 단계를 빼십시오."),
+            Words(
+                "Ask those hospitals for it, or take the step out.",
+                "그 병원들에 요청하거나 그 단계를 빼십시오.",
+            ),
         ),
         Rule(
             "minimum_people",
@@ -78,30 +96,48 @@ RULES: dict[str, Rule] = {
                 "Every count, and what is left of its whole, needs enough people behind it; zeros too.",
                 "모든 칸과 그 나머지에는 충분한 사람이 있어야 하며, 0도 마찬가지입니다.",
             ),
-            Words("Merge levels, use coarser groups, or leave the term out.", "수준을 합치거나 더 굵게 나누거나 항을 빼십시오."),
+            Words(
+                "Merge levels, use coarser groups, or leave the term out.",
+                "수준을 합치거나 더 굵게 나누거나 항을 빼십시오.",
+            ),
         ),
         Rule(
             "parameters_per_person",
             "release",
-            Words("A model may not have too many parameters for its people.", "모형의 매개변수는 사람 수에 비해 너무 많을 수 없습니다."),
+            Words(
+                "A model may not have too many parameters for its people.",
+                "모형의 매개변수는 사람 수에 비해 너무 많을 수 없습니다.",
+            ),
             Words("Use fewer terms, or more people.", "항을 줄이거나 대상자를 늘리십시오."),
         ),
         Rule(
             "parameters_per_event",
             "release",
-            Words("A model may not have too many parameters for its events.", "모형의 매개변수는 사건 수에 비해 너무 많을 수 없습니다."),
-            Words("Use fewer terms, merge levels, or widen the cohort.", "항을 줄이거나 수준을 합치거나 코호트를 넓히십시오."),
+            Words(
+                "A model may not have too many parameters for its events.",
+                "모형의 매개변수는 사건 수에 비해 너무 많을 수 없습니다.",
+            ),
+            Words(
+                "Use fewer terms, merge levels, or widen the cohort.",
+                "항을 줄이거나 수준을 합치거나 코호트를 넓히십시오.",
+            ),
         ),
         Rule(
             "round_counts",
             "release",
-            Words("Released counts are rounded; small ones are shown as fewer than the minimum.", "공개하는 수는 반올림하고, 작은 수는 최소값 미만으로만 보입니다."),
+            Words(
+                "Released counts are rounded; small ones are shown as fewer than the minimum.",
+                "공개하는 수는 반올림하고, 작은 수는 최소값 미만으로만 보입니다.",
+            ),
             Words("Use coarser groups to see more.", "더 굵게 나누면 더 보입니다."),
         ),
         Rule(
             "numbers_per_person",
             "release",
-            Words("A study may not release too many numbers about its people.", "한 연구가 공개하는 수치는 사람 수에 비해 너무 많을 수 없습니다."),
+            Words(
+                "A study may not release too many numbers about its people.",
+                "한 연구가 공개하는 수치는 사람 수에 비해 너무 많을 수 없습니다.",
+            ),
             Words("Ask for fewer tables, levels or models.", "표, 수준, 모형을 줄이십시오."),
         ),
     )
@@ -116,7 +152,9 @@ class Limits(Strict):
     minimum_hospitals: int = Field(3, ge=1, description="hospitals in a sum")
     round_to: int = Field(5, ge=1, description="released counts are rounded to multiples of this")
     parameters_per_person: float = Field(0.33, gt=0, description="fitted parameters for each person")
-    parameters_per_event: float = Field(0.1, gt=0, description="fitted parameters for each event and non-event")
+    parameters_per_event: float = Field(
+        0.1, gt=0, description="fitted parameters for each event and non-event"
+    )
     numbers_per_person: float = Field(0.33, gt=0, description="released numbers in a study for each person")
 
 
@@ -165,6 +203,3 @@ def tighten(values: Mapping[str, Any], start: Limits = DEFAULT) -> Limits:
 def refusal(rule: str, place: str = "", way_out: Words | None = None) -> Refused:
     """The error of a rule: its sentence and its way out; never a count."""
     return Refused(rule, RULES[rule].says, way_out or RULES[rule].way_out, place)
-
-
-

@@ -42,7 +42,9 @@ class Parameters(BaseModel):
 
     formula: str = Field(description="outcome ~ terms, e.g. disease ~ age + C(sex)")
     family: FamilyName = Field("gaussian", description="gaussian (linear), binomial (logistic) or poisson")
-    covariance: Literal["model", "HC0"] = Field("model", description="model-based or robust (HC0) standard errors")
+    covariance: Literal["model", "HC0"] = Field(
+        "model", description="model-based or robust (HC0) standard errors"
+    )
     weights: str | None = Field(None, description="column of non-negative weights, one per person")
     offset: str | None = Field(None, description="column added to the linear predictor with coefficient 1")
     level: float = Field(0.95, gt=0, lt=1, description="confidence level of the intervals")
@@ -56,6 +58,11 @@ class Model:
     parameters: Parameters
     design: Design
     outcome: Factor
+
+    @property
+    def key(self) -> tuple[Parameters, tuple[str, ...]]:
+        """What the rows of this model depend on (with `site`, column names depend on who takes part)."""
+        return self.parameters, self.design.names
 
 
 class Regression:
@@ -111,8 +118,14 @@ class Regression:
             return _counts(rows, model, data, keep), {}
         family = FAMILIES[model.parameters.family]
         mean = state["mean_y"] if state["phase"] == "start" else None
-        centred = rows.remember(("centred", model.parameters), lambda: _centre(data, state["centre"]))
-        sums = sums_at(family, centred, state["newton"]["beta"], mean_outcome=mean, robust=state["phase"] == "robust")
+        centred = rows.remember_latest(
+            ("centred", model.key),
+            np.asarray(state["centre"]).tobytes(),
+            lambda: _centre(data, state["centre"]),
+        )
+        sums = sums_at(
+            family, centred, state["newton"]["beta"], mean_outcome=mean, robust=state["phase"] == "robust"
+        )
         found: Summary = {
             "gradient": sums.gradient,
             "hessian": sums.hessian,
@@ -182,14 +195,19 @@ def _model(question: Question) -> Model:
     parameters: Parameters = question.parameters
     parsed = parse(parameters.formula, question.columns, question.hospitals)
     if parsed.outcome is None:
-        problem = Words("It names no outcome (nothing stands left of ~)", "결과 변수가 없습니다(~ 왼쪽이 비어 있습니다)")
+        problem = Words(
+            "It names no outcome (nothing stands left of ~)", "결과 변수가 없습니다(~ 왼쪽이 비어 있습니다)"
+        )
         raise FormulaError(formula=parameters.formula, problem=problem)
     outcome = parsed.outcome
     if outcome.is_category and (parameters.family != "binomial" or len(outcome.levels) != 2):
         raise NotAnOutcome(
             column=outcome.text,
             family=parameters.family,
-            problem=Words(f"It is a category of {len(outcome.levels)} levels", f"수준이 {len(outcome.levels)}개인 범주입니다"),
+            problem=Words(
+                f"It is a category of {len(outcome.levels)} levels",
+                f"수준이 {len(outcome.levels)}개인 범주입니다",
+            ),
             hint=Words(
                 "A binomial outcome is 0/1 or a category of exactly two levels, the second being the event.",
                 "이항 결과 변수는 0/1이거나 수준이 둘인 범주여야 하며, 둘째 수준이 사건입니다.",
@@ -224,7 +242,7 @@ def _read(rows: Rows, model: Model) -> tuple[ModelRows, NDArray[np.bool_]]:
         )
         return kept, keep
 
-    return rows.remember(("model rows", model.parameters), build)
+    return rows.remember(("model rows", model.key), build)
 
 
 def _outcome(rows: Rows, model: Model) -> NDArray[np.float64]:
@@ -239,14 +257,18 @@ def _outcome(rows: Rows, model: Model) -> NDArray[np.float64]:
             column=outcome.text,
             family=family,
             problem=Words("It holds values other than 0 and 1", "0과 1이 아닌 값이 있습니다"),
-            hint=Words("Recode it, or compare it: I(column > 0) ~ …", "값을 바꾸거나 I(열 > 0) ~ … 로 비교하십시오."),
+            hint=Words(
+                "Recode it, or compare it: I(column > 0) ~ …", "값을 바꾸거나 I(열 > 0) ~ … 로 비교하십시오."
+            ),
         )
     if family == "poisson" and (known < 0).any():
         raise NotAnOutcome(
             column=outcome.text,
             family=family,
             problem=Words("It holds negative values", "음수가 있습니다"),
-            hint=Words("A Poisson outcome counts events: 0, 1, 2 …", "포아송 결과 변수는 사건 수(0, 1, 2 …)입니다."),
+            hint=Words(
+                "A Poisson outcome counts events: 0, 1, 2 …", "포아송 결과 변수는 사건 수(0, 1, 2 …)입니다."
+            ),
         )
     return y
 
@@ -307,7 +329,6 @@ def _result(total: Total, model: Model, state: State, question: Question) -> Res
     back = np.eye(len(names))
     if model.design.intercept:
         back[0, 1:] = -np.where(active, state["centre"], 0.0)[1:]
-    # The robust round stands at the settled coefficients; otherwise the last step is still to be taken.
     beta = back @ np.where(active, state["newton"]["beta"], 0.0)
     bread = newton.inverse(total["hessian"], active)
     deviance, freedom = float(total["deviance"]), n - fitted
@@ -315,7 +336,9 @@ def _result(total: Total, model: Model, state: State, question: Question) -> Res
     dispersion = (deviance / freedom if freedom > 0 else float("nan")) if gaussian else 1.0
     covariance = bread @ total["meat"] @ bread if state["phase"] == "robust" else bread * dispersion
     covariance = back @ covariance @ back.T
-    likelihood = -n / 2 * (np.log(2 * np.pi * deviance / n) + 1) if gaussian else float(total["log_likelihood"])
+    likelihood = (
+        -n / 2 * (np.log(2 * np.pi * deviance / n) + 1) if gaussian else float(total["log_likelihood"])
+    )
     estimate = np.where(active, beta, np.nan)
     error = np.where(active, np.sqrt(np.maximum(np.diag(covariance), 0.0)), np.nan)
     with np.errstate(all="ignore"):
@@ -343,7 +366,7 @@ def _result(total: Total, model: Model, state: State, question: Question) -> Res
     events = state["events"]
     return Result(
         method="regression",
-        tables={"coefficients": Table(table)},
+        tables={"coefficients": Table(table, derived=("statistic", "p_value", "ci_low", "ci_high"))},
         facts={
             "n": n,
             "events": events,

@@ -60,7 +60,9 @@ def parse_document(text: str, model: type[Document], path: str = "<text>") -> Do
     except yaml.YAMLError as error:
         raise MalformedYaml(path=path, line=1, column=1, problem=_sentence(str(error))) from None
     if not isinstance(data, dict):
-        problem = Words("The document must be a list of `name: value` lines", "문서는 `이름: 값` 행들로 이루어져야 합니다")
+        problem = Words(
+            "The document must be a list of `name: value` lines", "문서는 `이름: 값` 행들로 이루어져야 합니다"
+        )
         hint = Words("Start from an example in the documentation.", "문서의 예시에서 시작하십시오.")
         raise InvalidDocument(path=path, line=1, field="document", problem=problem, hint=hint)
     try:
@@ -79,7 +81,9 @@ def _invalid(error: ValidationError, node: Node | None, model: type[BaseModel], 
         hint = nearest(str(location[-1]), known)
     elif first["type"] == "missing":
         problem = Words("It is required and not there", "꼭 있어야 하는데 없습니다")
-        hint = Words(f"Add '{location[-1]}:' at that place.", f"그 자리에 '{location[-1]}:'을(를) 더하십시오.")
+        hint = Words(
+            f"Add '{location[-1]}:' at that place.", f"그 자리에 '{location[-1]}:'을(를) 더하십시오."
+        )
     else:
         problem = _sentence(first["msg"].removeprefix("Value error, "))
         hint = Words("Correct the value on that line.", "그 행의 값을 고치십시오.")

@@ -8,9 +8,13 @@ from typing import Literal
 from dure.errors import LifecycleError
 from dure.language import Words
 
-State = Literal["draft", "submitted", "permitted", "running", "waiting", "finished", "released", "declined", "withdrawn"]
+State = Literal[
+    "draft", "submitted", "permitted", "running", "waiting", "finished", "released", "declined", "withdrawn"
+]
 Role = Literal["researcher", "hospital", "hub", "board"]
-Action = Literal["submit", "permit_all", "decline", "start", "wait", "resume", "finish", "release", "revise", "withdraw"]
+Action = Literal[
+    "submit", "permit_all", "decline", "start", "wait", "resume", "finish", "release", "revise", "withdraw"
+]
 
 
 @dataclass(frozen=True, slots=True)

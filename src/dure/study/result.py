@@ -70,7 +70,12 @@ def pack_result(result: Result) -> bytes:
             "tables": {name: _table(table) for name, table in result.tables.items()},
             "facts": dict(result.facts),
             "people_facts": list(result.people_facts),
-            "fitted": [result.fitted.parameters, result.fitted.n, result.fitted.events, result.fitted.non_events]
+            "fitted": [
+                result.fitted.parameters,
+                result.fitted.n,
+                result.fitted.events,
+                result.fitted.non_events,
+            ]
             if result.fitted
             else None,
             "portable": dict(result.portable),

@@ -55,7 +55,11 @@ class Rows:
                 series = series.cast(pl.Int8)
             if not (series.dtype.is_numeric() or series.dtype == pl.Null):
                 raise TextWhereNumbers(name, self.hospital)
-            values = series.cast(pl.Float64).to_numpy(allow_copy=True) if series.dtype != pl.Float64 else series.to_numpy()
+            values = (
+                series.cast(pl.Float64).to_numpy(allow_copy=True)
+                if series.dtype != pl.Float64
+                else series.to_numpy()
+            )
             values = np.asarray(values, dtype=np.float64)
             return values if np.isfinite(values).all() else np.where(np.isfinite(values), values, np.nan)
 
@@ -66,13 +70,13 @@ class Rows:
 
         def build() -> NDArray[np.int64]:
             declared = self.columns[name].levels if name in self.columns else ()
-            if name == "site":
-                return np.full(self.n, declared.index(self.hospital), dtype=np.int64)
             text = level_text(self._series(name))
             codes = text.replace_strict(
                 {level: index for index, level in enumerate(declared)}, default=-2, return_dtype=pl.Int64
             )
-            codes = pl.select(pl.when(text.is_null()).then(pl.lit(MISSING_LEVEL)).otherwise(codes)).to_series()
+            codes = pl.select(
+                pl.when(text.is_null()).then(pl.lit(MISSING_LEVEL)).otherwise(codes)
+            ).to_series()
             values = codes.to_numpy().astype(np.int64)
             if (values == -2).any():
                 raise UndeclaredLevel(column=name)
@@ -87,12 +91,22 @@ class Rows:
         value: Built = self._built[key]
         return value
 
+    def remember_latest(self, slot: Any, key: Any, build: Callable[[], Built]) -> Built:
+        """As `remember`, but only the latest key of a slot is kept: one centred matrix, not one per fold."""
+        held = self._built.get(("latest", slot))
+        if held is None or held[0] != key:
+            held = self._built[("latest", slot)] = (key, build())
+        value: Built = held[1]
+        return value
+
     def batches(self, size: int) -> Iterator[Rows]:
         """The same rows in pieces of at most `size`; summaries of pieces add up to the summary of all."""
         for start in range(0, max(self.n, 1), size):
             person = None if self.person is None else self.person[start : start + size]
             attrition = self.attrition if start == 0 else tuple(0 for _ in self.attrition)
-            yield replace(self, frame=self.frame.slice(start, size), attrition=attrition, person=person, _built={})
+            yield replace(
+                self, frame=self.frame.slice(start, size), attrition=attrition, person=person, _built={}
+            )
 
     def with_columns(self, values: Mapping[str, Any], columns: Mapping[str, Column]) -> Rows:
         """These rows with derived columns joined on; what was built of the old ones is kept."""

@@ -1,0 +1,76 @@
+"""Frames people have (polars, pandas, Arrow) as rows of hospitals, with levels collected over all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import polars as pl
+
+from dure.errors import InvalidParameter
+from dure.language import Words
+from dure.study.rows import Column, level_text
+
+MOST_LEVELS = 50
+"""Numbers with at most this many distinct whole values can be used as C(column)."""
+
+
+def to_polars(frame: Any) -> pl.DataFrame:
+    """A polars, pandas or Arrow table, or a dict of columns, as polars; raises InvalidParameter."""
+    if isinstance(frame, pl.DataFrame):
+        return frame
+    if isinstance(frame, pl.LazyFrame):
+        return frame.collect()
+    module = type(frame).__module__.split(".")[0]
+    if module == "pandas":
+        return pl.from_pandas(frame.reset_index(drop=True))
+    if module == "pyarrow":
+        converted = pl.from_arrow(frame)
+        assert isinstance(converted, pl.DataFrame)
+        return converted
+    if isinstance(frame, Mapping):
+        return pl.DataFrame(dict(frame))
+    raise InvalidParameter(
+        method="simulate",
+        parameter="sites",
+        problem=Words(
+            f"A {type(frame).__name__} is not a table", f"{type(frame).__name__}은(는) 표가 아닙니다"
+        ),
+    )
+
+
+def columns_of(frames: Mapping[str, pl.DataFrame]) -> dict[str, Column]:
+    """Kinds and levels of every column, over all frames together.
+
+    Text and categories: their levels, sorted (a pandas Categorical or polars Enum keeps its own order).
+    Numbers that are only 0 and 1: flags. Other numbers: numbers, with levels where few and whole.
+    """
+    names = dict.fromkeys(name for frame in frames.values() for name in frame.columns)
+    return {
+        name: _column([frame[name] for frame in frames.values() if name in frame.columns]) for name in names
+    }
+
+
+def _column(parts: list[pl.Series]) -> Column:
+    known = [part for part in parts if part.dtype != pl.Null and part.len() > part.null_count()]
+    if not known:
+        return Column("number")
+    numeric = all(part.dtype.is_numeric() or part.dtype == pl.Boolean for part in known)
+    distinct: set[Any] = set()
+    for part in known:
+        values = part.fill_nan(None) if part.dtype.is_float() else part
+        if numeric and values.n_unique() > MOST_LEVELS:
+            return Column("number")
+        distinct.update(values.drop_nulls().unique().to_list())
+    if not numeric:
+        declared = next(
+            (part.cat.get_categories().to_list() for part in known if part.dtype == pl.Enum), None
+        )
+        texts = {str(value) for part in known for value in level_text(part).drop_nulls().unique().to_list()}
+        ordered = [level for level in declared or [] if level in texts]
+        return Column("category", tuple(ordered + sorted(texts - set(ordered))))
+    if distinct <= {0, 1}:
+        return Column("flag", ("0", "1"))
+    whole = all(float(value).is_integer() for value in distinct)
+    levels = tuple(level_text(pl.Series(sorted(distinct))).to_list()) if whole else ()
+    return Column("number", levels)

@@ -1,0 +1,189 @@
+"""Play an alliance on frames: the same rounds, gate and release as between hospitals, in one process."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import polars as pl
+
+from dure.client.frames import columns_of, to_polars
+from dure.errors import DureError, InvalidParameter, NotEnoughHospitals
+from dure.federation.answer import Desk, InMemory, answer
+from dure.federation.local_engine import LocalEngine
+from dure.federation.messages import Ask
+from dure.federation.plan import Plan
+from dure.federation.plain_sum import PlainSum
+from dure.federation.rounds import InMemoryLedger, Ledger, Outcome, Progress, Run
+from dure.guard.rules import DEFAULT, OFF, Limits, with_overrides
+from dure.language import Words
+from dure.study.method import Methods, installed_methods
+from dure.study.permit import Grant
+from dure.study.result import Result
+from dure.study.rows import Rows
+from dure.study.spec import Step
+
+Rules = Literal["default", "off"] | Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Simulated:
+    """The released answer. `tables` are polars frames (suppressed numbers are null and named in a column
+    `withheld`); `left` lists what left each site, array by array; `refused` maps a site that took no part to
+    the reason; `result` keeps the same answer with its metadata, for reports."""
+
+    tables: dict[str, pl.DataFrame]
+    facts: dict[str, Any]
+    left: list[dict[str, Any]]
+    notes: tuple[Words, ...]
+    refused: dict[str, DureError]
+    result: Result = field(repr=False)
+
+    def __getitem__(self, table: str) -> pl.DataFrame:
+        return self.tables[table]
+
+
+def simulate(
+    sites: Mapping[str, Any],
+    method: str,
+    parameters: Mapping[str, Any] | None = None,
+    engine: str = "local",
+    rules: Rules = "default",
+) -> Simulated:
+    """Ask one question of several hospitals' frames, as their alliance would answer it.
+
+    `sites`: hospital → polars or pandas frame or Arrow table; each row one person of the cohort. The name of
+    the hospital is the column `site` in formulas and strata. `rules`: "default", "off" (simulation only), or
+    overrides of `dure.guard.rules.Limits`; `per_hospital: True` and `difference: True` add permissions.
+    A site that may not answer (a cohort too small) is left out, with a warning. Raises DureError.
+    """
+    limits, grants = _rules(rules)
+    outcome, run = run_frames(
+        sites,
+        (Step(name="step", method=method, parameters=dict(parameters or {})),),
+        limits,
+        grants,
+        engine=engine,
+    )
+    fold = outcome["step"].folds[None]
+    if fold.released is None:
+        assert fold.error is not None
+        raise fold.error
+    for name, error in run.dropped.items():
+        warnings.warn(f"{name}: {error.text()}", stacklevel=2)
+    return Simulated(
+        tables={
+            name: shown_frame(table.frame, table.withheld) for name, table in fold.released.tables.items()
+        },
+        facts={**fold.released.facts, "rounds": fold.rounds, "sites": list(run.taking_part)},
+        left=[
+            {
+                name: getattr(entry, name)
+                for name in ("hospital", "step", "round", "array", "shape", "bytes", "rules")
+            }
+            for entry in outcome["step"].left
+        ],
+        notes=fold.released.notes,
+        refused=dict(run.dropped),
+        result=fold.released,
+    )
+
+
+def run_frames(
+    sites: Mapping[str, Any],
+    steps: tuple[Step, ...],
+    limits: Limits = DEFAULT,
+    grants: frozenset[Grant] = frozenset(),
+    *,
+    engine: str = "local",
+    methods: Methods | None = None,
+    ledger: Ledger | None = None,
+    progress: Progress | None = None,
+) -> tuple[dict[str, Outcome], Run]:
+    """Several steps over frames; what `simulate`, `dure try` and the generic tests run on.
+
+    Per-hospital arrays that a method declares are permitted, since one person owns all frames; sums of too
+    few hospitals and differences need the grant said aloud.
+    """
+    if engine != "local":
+        problem = Words(f"'{engine}' is not an engine here", f"'{engine}' 엔진은 여기 없습니다")
+        raise InvalidParameter(method="simulate", parameter="engine", problem=problem)
+    if not sites:
+        raise NotEnoughHospitals(named=0, needed=1)
+    frames = {str(name): to_polars(frame) for name, frame in sites.items()}
+    hospitals = tuple(frames)
+    columns = columns_of(frames)
+    known_methods = methods if methods is not None else installed_methods()
+    plan = Plan("simulation", steps, columns, known_methods)
+    plan.check(hospitals)
+    if len(hospitals) >= limits.minimum_hospitals:
+        grants = grants | _declared_grants(plan, hospitals)
+    desks = {name: _desk(name, frame, plan, limits, grants) for name, frame in frames.items()}
+    local = LocalEngine({name: _answerer(desk) for name, desk in desks.items()})
+    run = Run(
+        "simulation",
+        plan,
+        hospitals,
+        dict.fromkeys(hospitals, grants),
+        limits,
+        local,
+        PlainSum(),
+        ledger or InMemoryLedger(),
+        cap=False,
+        **({"progress": progress} if progress else {}),
+    )
+    return dict(run.steps()), run
+
+
+def shown_frame(frame: pl.DataFrame, withheld: Mapping[tuple[int, str], str]) -> pl.DataFrame:
+    """The table for reading: where something was suppressed, a column `withheld` says what and why."""
+    if not withheld:
+        return frame
+    said = [
+        "; ".join(f"{column}: {why}" for (place, column), why in withheld.items() if place == row)
+        for row in range(frame.height)
+    ]
+    return frame.with_columns(pl.Series("withheld", said))
+
+
+def _rules(rules: Rules) -> tuple[Limits, frozenset[Grant]]:
+    if rules == "default":
+        return DEFAULT, frozenset()
+    every: frozenset[Grant] = frozenset(("per_hospital", "difference"))
+    if rules == "off":
+        return OFF, every
+    if not isinstance(rules, Mapping):
+        problem = Words(
+            'It is "default", "off", or a dict of limits', '"default", "off", 또는 한도의 dict여야 합니다'
+        )
+        raise InvalidParameter(method="simulate", parameter="rules", problem=problem)
+    asked: frozenset[Grant] = frozenset(grant for grant in every if rules.get(grant))
+    return with_overrides({name: value for name, value in rules.items() if name not in every}), asked
+
+
+def _declared_grants(plan: Plan, hospitals: tuple[str, ...]) -> frozenset[Grant]:
+    """What the steps' own declarations ask for."""
+    found: set[Grant] = set()
+    for step in plan.steps:
+        if step.scope != "all":
+            found.update(("per_hospital",) if step.scope == "each" else ())
+        question, method = plan.question(step, hospitals), plan.method(step)
+        if any(
+            spec.per_hospital or spec.opens_hospitals
+            for spec in method.declare(question, method.start(question))
+        ):
+            found.add("per_hospital")
+    return frozenset(found)
+
+
+def _desk(name: str, frame: pl.DataFrame, plan: Plan, limits: Limits, grants: frozenset[Grant]) -> Desk:
+    present = {column: declared for column, declared in plan.columns.items() if column in frame.columns}
+    rows = Rows(frame, name, present, (frame.height,), np.arange(frame.height, dtype=np.int64))
+    return Desk(name, plan, grants, limits, lambda: rows, InMemory())
+
+
+def _answerer(desk: Desk) -> Any:
+    return lambda message: answer(Ask.from_bytes(message), desk)

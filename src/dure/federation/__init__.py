@@ -1,0 +1,1 @@
+"""Sums across hospitals: messages, the engine port, summing, answering at a site, and the rounds of a study."""

@@ -1,0 +1,226 @@
+"""What a hospital does with a question: derive columns, summarise its rows, pass the gate, remember, reply.
+
+The site's runner puts permit and cohort in front of this; `simulate` calls it with frames.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from dure.errors import DureError, NotConverged, Refused
+from dure.federation.messages import Answer, Ask, error_data
+from dure.federation.plan import Plan
+from dure.guard import gate
+from dure.guard.audit import AuditLog
+from dure.guard.release import release
+from dure.guard.rules import Limits
+from dure.study.method import Kept
+from dure.study.packing import pack, unpack
+from dure.study.permit import Grant
+from dure.study.result import Result, pack_result, unpack_result
+from dure.study.rows import Rows
+from dure.study.spec import Step
+from dure.study.summary import Total
+
+MOST_ROUNDS = 10_000
+ALONE_RULES = (
+    "per_hospital_permit",
+    "minimum_cohort",
+    "minimum_people",
+    "parameters_per_person",
+    "parameters_per_event",
+    "round_counts",
+)
+
+
+@dataclass(frozen=True)
+class Remembered:
+    """What a hospital stored for one round: the question's digest, its reply, and what it kept."""
+
+    digest: str
+    reply: bytes
+    kept: bytes
+
+
+class Memory(Protocol):
+    """The hospital's own store, by (run, step, fold, round)."""
+
+    def read(self, run: str, step: str, fold: str | None, round: int) -> Remembered | None: ...
+
+    def last(self, run: str, step: str, fold: str | None) -> Remembered | None: ...
+
+    def write(self, run: str, step: str, fold: str | None, round: int, entry: Remembered) -> None: ...
+
+
+class InMemory:
+    """A hospital's store that lives as long as the process: for `simulate`."""
+
+    def __init__(self) -> None:
+        self._entries: dict[tuple[str, str, str | None], dict[int, Remembered]] = {}
+
+    def read(self, run: str, step: str, fold: str | None, round: int) -> Remembered | None:
+        return self._entries.get((run, step, fold), {}).get(round)
+
+    def last(self, run: str, step: str, fold: str | None) -> Remembered | None:
+        rounds = self._entries.get((run, step, fold), {})
+        return rounds[max(rounds)] if rounds else None
+
+    def write(self, run: str, step: str, fold: str | None, round: int, entry: Remembered) -> None:
+        self._entries[run, step, fold] = {
+            old: kept for old, kept in self._entries.get((run, step, fold), {}).items() if old >= round - 1
+        } | {round: entry}
+
+
+@dataclass
+class Desk:
+    """Everything a hospital needs to answer: its plan, permission, limits, rows, memory and audit log."""
+
+    hospital: str
+    plan: Plan
+    grants: frozenset[Grant]
+    limits: Limits
+    rows: Callable[[], Rows]
+    memory: Memory
+    audit: AuditLog | None = None
+
+    def log(self, event: str, **details: Any) -> None:
+        if self.audit is not None:
+            self.audit.append(event, **details)
+
+
+def answer(ask: Ask, desk: Desk) -> bytes:
+    """The reply's bytes. Every DureError becomes an error reply; a repeated question gets the stored bytes."""
+    digest = hashlib.sha256(ask.to_bytes()).hexdigest()
+    stored = desk.memory.read(ask.run, ask.step, ask.fold, ask.round)
+    about = {"run": ask.run, "study": ask.study, "step": ask.step, "round": ask.round, "fold": ask.fold}
+    if stored and stored.digest == digest:
+        desk.log("repeated", **about)
+        return stored.reply
+    try:
+        step = desk.plan.step(ask.step)
+        rows = _with_lineage(ask, step, desk)
+        reply, kept, details = _alone(ask, step, rows, desk) if ask.alone else _summary(ask, step, rows, desk)
+    except Refused as error:
+        # The hospital's own people see the cell and the count; the reply holds the rule and the way out.
+        desk.log("refused", rule=error.rule, detail=error.detail, **about)
+        return Answer(desk.hospital, "error", error=error_data(error)).to_bytes()
+    except DureError as error:
+        desk.log("failed", error=error.code(), **about)
+        return Answer(desk.hospital, "error", error=error_data(error)).to_bytes()
+    data = reply.to_bytes()
+    desk.memory.write(ask.run, ask.step, ask.fold, ask.round, Remembered(digest, data, pack(kept)))
+    desk.log("left", bytes=len(data), sha256=hashlib.sha256(data).hexdigest(), **details, **about)
+    return data
+
+
+def _summary(ask: Ask, step: Step, rows: Rows, desk: Desk) -> tuple[Answer, Kept, dict[str, Any]]:
+    method = desk.plan.method(step)
+    question = desk.plan.question(step, ask.hospitals, _results(ask, desk))
+    asked = _asked(ask, step, rows, desk)
+    gate.before_rows(asked)
+    declaration = method.declare(question, dict(ask.state))
+    before = desk.memory.read(ask.run, ask.step, ask.fold, ask.round - 1) if ask.round else None
+    summary, kept = method.summarise(rows, question, dict(ask.state), unpack(before.kept) if before else {})
+    passed = gate.check(summary, declaration, asked)
+    rules = {name: list(applied) for name, applied in passed.rules.items()}
+    arrays = [
+        {
+            "name": spec.name,
+            "shape": list(spec.shape),
+            "bytes": spec.bytes,
+            "withheld": passed.withheld.get(spec.name, 0),
+        }
+        for spec in gate.sent(declaration)
+    ]
+    return Answer(desk.hospital, "summary", arrays=passed.summary, rules=rules), kept, {"arrays": arrays}
+
+
+def _alone(ask: Ask, step: Step, rows: Rows, desk: Desk) -> tuple[Answer, Kept, dict[str, Any]]:
+    """The whole loop inside this hospital; only the released Result may leave, the working one is kept."""
+    method = desk.plan.method(step)
+    hospitals = (desk.hospital,)
+    question = desk.plan.question(step, hospitals, _results(ask, desk))
+    asked = _asked(ask, step, rows, desk, hospitals)
+    state, kept = method.start(question), {}
+    for _ in range(MOST_ROUNDS):
+        declaration = method.declare(question, state)
+        summary, kept = method.summarise(rows, question, state, kept)
+        passed = gate.check(summary, declaration, asked)
+        gate.check_total(passed.summary, declaration, desk.limits)
+        concluded = method.conclude(total_of(passed.summary), question, state)
+        if isinstance(concluded, Result):
+            released = release(concluded, desk.limits)
+            reply = Answer(
+                desk.hospital, "result", result=pack_result(released), rules={"result": list(ALONE_RULES)}
+            )
+            return reply, {"result": pack_result(concluded), "kept": kept}, {"arrays": []}
+        state = concluded
+    raise NotConverged(rounds=MOST_ROUNDS)
+
+
+def total_of(summary: dict[str, Any]) -> Total:
+    """A sum as `conclude` sees it: arrays, and which per-hospital numbers were withheld."""
+    withheld = {
+        name.removesuffix(".withheld"): np.asarray(values)
+        for name, values in summary.items()
+        if name.endswith(".withheld")
+    }
+    return Total(
+        {name: np.asarray(values) for name, values in summary.items() if not name.endswith(".withheld")},
+        withheld,
+    )
+
+
+def _asked(
+    ask: Ask, step: Step, rows: Rows, desk: Desk, hospitals: tuple[str, ...] | None = None
+) -> gate.Asked:
+    differs = step.scope == "all_but_one"
+    return gate.Asked(desk.hospital, hospitals or ask.hospitals, rows.n, desk.grants, desk.limits, differs)
+
+
+def _results(ask: Ask, desk: Desk) -> dict[str, Result]:
+    return {name: unpack_result(data) for name, data in ask.results.items() if data}
+
+
+def _with_lineage(ask: Ask, step: Step, desk: Desk) -> Rows:
+    """The cohort's rows with the columns that earlier steps derive; NaN where such a step has no result here."""
+    rows = desk.rows()
+    for earlier in desk.plan.lineage(step):
+        method = desk.plan.method(earlier)
+        declared = desk.plan.derived(earlier, ask.hospitals)
+        if not declared:
+            continue
+        data, kept = _own_result(ask, earlier, desk)
+        if data is None:
+            values: dict[str, Any] = {name: np.full(rows.n, np.nan) for name in declared}
+        else:
+            known = {name: unpack_result(result) for name, result in ask.results.items() if result}
+            question = desk.plan.question(earlier, ask.hospitals, known)
+            here = rows
+            values = here.remember(
+                ("derived", earlier.name, hashlib.sha256(data).digest()),
+                lambda: {
+                    f"{earlier.name}.{name}": column
+                    for name, column in method.derive(here, question, unpack_result(data), kept).items()
+                },
+            )
+        rows = rows.with_columns(values, declared)
+    return rows
+
+
+def _own_result(ask: Ask, earlier: Step, desk: Desk) -> tuple[bytes | None, Kept]:
+    """The earlier step's Result for this hospital, and what this hospital kept of it."""
+    if earlier.scope == "each":
+        entry = desk.memory.last(ask.run, earlier.name, None)
+        if entry is None:
+            return None, {}
+        stored = unpack(entry.kept)
+        return stored["result"], stored["kept"]
+    fold = desk.hospital if earlier.scope == "all_but_one" else None
+    entry = desk.memory.last(ask.run, earlier.name, fold)
+    return ask.results.get(earlier.name), unpack(entry.kept) if entry else {}

@@ -1,0 +1,97 @@
+"""What travels between hub and hospitals, as bytes: one question, one answer, and errors without patient values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from dure.errors import DureError, Refused, SiteFailed, all_errors
+from dure.language import Words
+from dure.study.packing import pack, unpack
+from dure.study.summary import Summary
+
+PROTOCOL = 1
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One round's question to one hospital.
+
+    `fold` is the hospital left out in a leave-one-out step. `results` maps each step of the lineage to its
+    Result's bytes for this hospital (None: it has none). `alone`: run the whole loop inside the hospital.
+    """
+
+    run: str
+    study: str
+    step: str
+    round: int
+    hospitals: tuple[str, ...]
+    state: Mapping[str, Any] = field(default_factory=dict)
+    results: Mapping[str, bytes | None] = field(default_factory=dict)
+    fold: str | None = None
+    alone: bool = False
+
+    def to_bytes(self) -> bytes:
+        return pack(
+            {"protocol": PROTOCOL, **{name: getattr(self, name) for name in self.__dataclass_fields__}}
+        )
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Ask:
+        raw = unpack(data)
+        if raw.pop("protocol", None) != PROTOCOL:
+            raise ValueError("another protocol version")
+        raw["hospitals"] = tuple(raw["hospitals"])
+        return cls(**raw)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One hospital's reply: a summary that passed its gate, a released Result (`alone`), or an error.
+
+    `rules` names the rules applied to each array.
+    """
+
+    hospital: str
+    kind: Literal["summary", "result", "error"]
+    arrays: Summary = field(default_factory=dict)
+    rules: Mapping[str, list[str]] = field(default_factory=dict)
+    result: bytes = b""
+    error: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_bytes(self) -> bytes:
+        return pack({name: getattr(self, name) for name in self.__dataclass_fields__})
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Answer:
+        return cls(**unpack(data))
+
+
+def error_data(error: DureError) -> dict[str, Any]:
+    """An error as plain data: its name and its fields, which are names and sentences only."""
+    fields = {
+        name: {"en": value.en, "ko": value.ko} if isinstance(value, Words) else str(value)
+        for name, value in error.fields.items()
+    }
+    return {"code": error.code(), "fields": fields}
+
+
+def error_from(data: Mapping[str, Any], hospital: str = "", step: str = "") -> DureError:
+    """The error again, of its own class; an unknown one becomes SiteFailed."""
+    fields = {
+        name: Words(value["en"], value["ko"]) if isinstance(value, dict) else value
+        for name, value in data.get("fields", {}).items()
+    }
+    kind = next((cls for cls in all_errors() if cls.code() == data.get("code")), None)
+    if kind is None:
+        problem = Words(
+            "Its software met an unexpected error.", "병원 소프트웨어에 예상하지 못한 오류가 있었습니다."
+        )
+        hint = Words("Its audit log has the details.", "자세한 내용은 병원의 감사 기록에 있습니다.")
+        return SiteFailed(hospital=hospital, step=step, problem=problem, hint=hint)
+    error = kind.__new__(kind)
+    DureError.__init__(error, **fields)
+    if isinstance(error, Refused):
+        error.rule, error.way_out, error.detail = str(fields["rule"]), fields["way_out"], ""
+    return error

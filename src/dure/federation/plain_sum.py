@@ -1,0 +1,93 @@
+"""Sums in the clear: the hub adds answers as they come and keeps none of them. For simulation, and until
+`secure_sum` stands behind the same interface."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from dure.errors import AnswerBroken, DureError, SiteFailed
+from dure.federation.engine import Engine, Failure
+from dure.federation.messages import Answer, error_from
+from dure.federation.sums import Left, Opened
+from dure.language import Words
+from dure.study.summary import Declaration, Summary, add
+
+
+@dataclass(frozen=True)
+class PlainSum:
+    """`timeout` in seconds for one round."""
+
+    timeout: float = 600.0
+
+    def collect(
+        self,
+        engine: Engine,
+        messages: Mapping[str, bytes],
+        declaration: Declaration,
+        step: str,
+        round: int,
+        fold: str | None,
+    ) -> Opened:
+        replies = engine.ask(messages, self.timeout)
+        parts: list[Summary] = []
+        left: list[Left] = []
+        errors: dict[str, DureError] = {}
+        results: dict[str, bytes] = {}
+        for hospital in messages:  # in the order of the question, so that a rerun adds in the same order
+            reply = replies[hospital]
+            if isinstance(reply, Failure):
+                errors[hospital] = _unreachable(hospital, step, reply)
+                continue
+            try:
+                answer = Answer.from_bytes(reply)
+                if answer.hospital != hospital:
+                    raise ValueError("answered for another hospital")
+                if answer.kind == "summary":
+                    _fits(answer.arrays, declaration)
+            except (ValueError, TypeError, KeyError) as error:
+                errors[hospital] = AnswerBroken(hospital=hospital, problem=Words(str(error), str(error)))
+                continue
+            if answer.kind == "error":
+                errors[hospital] = error_from(answer.error, hospital, step)
+                continue
+            if answer.kind == "result":
+                results[hospital] = answer.result
+                rules = tuple(answer.rules.get("result", ()))
+                left.append(Left(hospital, step, round, "result", (), len(answer.result), rules, fold))
+                continue
+            parts.append(answer.arrays)
+            left += [
+                Left(
+                    hospital,
+                    step,
+                    round,
+                    spec.name,
+                    spec.shape,
+                    spec.bytes,
+                    tuple(answer.rules.get(spec.name, ())),
+                    fold,
+                )
+                for spec in declaration
+            ]
+        total = add(parts, declaration) if not errors and not results else None
+        return Opened(total, tuple(left), errors, results)
+
+
+def _fits(arrays: Summary, declaration: Declaration) -> None:
+    if set(arrays) != {spec.name for spec in declaration}:
+        raise ValueError("other arrays than declared")
+    for spec in declaration:
+        if np.asarray(arrays[spec.name]).shape != spec.shape:
+            raise ValueError(f"'{spec.name}' has another shape than declared")
+
+
+def _unreachable(hospital: str, step: str, failure: Failure) -> SiteFailed:
+    return SiteFailed(
+        hospital=hospital,
+        step=step,
+        problem=Words(f"It did not answer: {failure.reason}.", f"응답이 없었습니다: {failure.reason}."),
+        hint=Words("Resume the run once it is back.", "병원이 돌아오면 실행을 이어 가십시오."),
+    )

@@ -1,0 +1,348 @@
+"""The rounds of a study: every step's loop, who takes part, and a ledger from which any run resumes.
+
+After each round the state is written before the next question is asked; summaries are deterministic, so a
+run killed at any moment ends bit-equal to one that was not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, Protocol
+
+from dure.errors import DureError, NotEstimable, Refused, RunWaits
+from dure.federation.answer import total_of
+from dure.federation.engine import Engine
+from dure.federation.messages import Ask, error_data, error_from
+from dure.federation.plan import Plan
+from dure.federation.sums import Left, Summing
+from dure.guard import gate
+from dure.guard.release import check_model, numbers, release
+from dure.guard.rules import Limits, refusal
+from dure.study.packing import pack, unpack
+from dure.study.permit import Grant
+from dure.study.result import Result, pack_result, unpack_result
+from dure.study.spec import Step
+
+Status = Literal["finished", "refused", "not_estimable", "waiting", "failed", "skipped"]
+Progress = Callable[[str, Mapping[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One loop of a step (or one hospital's own, for scope `each`): its Result, or why there is none.
+
+    `working` is what later steps build on and stays in the run; `released` is what researchers see.
+    """
+
+    status: Status
+    rounds: int = 0
+    working: Result | None = None
+    released: Result | None = None
+    error: DureError | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a step: folds by the hospital left out (or answering alone); None for `all`."""
+
+    step: str
+    folds: Mapping[str | None, Fold]
+    hospitals: tuple[str, ...]
+    left: tuple[Left, ...] = ()
+
+    @property
+    def status(self) -> Status:
+        found = [fold.status for fold in self.folds.values()]
+        for status in ("waiting", "finished", "failed", "refused", "not_estimable"):
+            if status in found:
+                return status  # type: ignore[return-value]
+        return "skipped"
+
+
+class Ledger(Protocol):
+    """The run's truth, by (step, fold); every write is whole or not there at all."""
+
+    def read(self, step: str, fold: str | None) -> bytes | None: ...
+
+    def write(self, step: str, fold: str | None, entry: bytes) -> None: ...
+
+
+class InMemoryLedger:
+    """A ledger for runs that need not survive: `simulate`."""
+
+    def __init__(self) -> None:
+        self.entries: dict[tuple[str, str | None], bytes] = {}
+
+    def read(self, step: str, fold: str | None) -> bytes | None:
+        return self.entries.get((step, fold))
+
+    def write(self, step: str, fold: str | None, entry: bytes) -> None:
+        self.entries[step, fold] = entry
+
+
+@dataclass
+class Run:
+    """One run of a plan. `grants` are those of the verified permits, by hospital.
+
+    `cap`: count released numbers against the people of the study (rule numbers_per_person).
+    """
+
+    name: str
+    plan: Plan
+    hospitals: tuple[str, ...]
+    grants: Mapping[str, frozenset[Grant]]
+    limits: Limits
+    engine: Engine
+    summing: Summing
+    ledger: Ledger
+    progress: Progress = lambda event, details: None
+    cap: bool = True
+    dropped: dict[str, DureError] = field(default_factory=dict)
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
+
+    def steps(self) -> Mapping[str, Outcome]:
+        """Run every step in order; a step that cannot finish does not stop those that do not use it."""
+        self._recall_dropped()
+        for step in self.plan.steps:
+            self.progress("step", {"step": step.name, "method": step.method, "scope": step.scope})
+            self.outcomes[step.name] = outcome = self._step(step)
+            self.progress("outcome", {"step": step.name, "status": outcome.status})
+        return self.outcomes
+
+    # ── one step ──
+
+    def _step(self, step: Step) -> Outcome:
+        blocked = [name for name in step.uses if self.outcomes[name].status not in ("finished",)]
+        if blocked:
+            return Outcome(
+                step.name, {None: Fold("skipped", error=self._blocking(blocked[0]))}, self.taking_part
+            )
+        left: list[Left] = []
+        if step.scope == "each":
+            folds = self._each(step, left)
+        elif step.scope == "all_but_one":
+            folds = self._all_but_one(step, left)
+        else:
+            folds = {None: self._fold(step, None, left)}
+        return Outcome(step.name, folds, self.taking_part, tuple(left))
+
+    def _blocking(self, step: str) -> DureError | None:
+        return next((fold.error for fold in self.outcomes[step].folds.values() if fold.error), None)
+
+    def _all_but_one(self, step: Step, left: list[Left]) -> dict[str | None, Fold]:
+        """Each fold's sum and the whole's differ by one hospital: each must have permitted differences."""
+        missing = [name for name in self.taking_part if "difference" not in self.grants[name]]
+        if missing and self.limits.minimum_hospitals > 1:
+            return {None: Fold("waiting", error=RunWaits(step.name, missing, "difference"))}
+        return {name: self._fold(step, name, left) for name in self.taking_part}
+
+    def _each(self, step: Step, left: list[Left]) -> dict[str | None, Fold]:
+        folds: dict[str | None, Fold] = {}
+        waiting = [
+            name
+            for name in self.taking_part
+            if (entry := self.ledger.read(step.name, name)) is None or unpack(entry)["status"] == "waiting"
+        ]
+        messages = {name: self._message(step, name, (name,), 0, {}, None, alone=True) for name in waiting}
+        opened = self.summing.collect(self.engine, messages, (), step.name, 0, None) if messages else None
+        for name in self.taking_part:
+            if opened and name in messages:
+                mine = [entry for entry in opened.left if entry.hospital == name]
+                error = opened.errors.get(name)
+                self._write(step, name, 0, {}, mine, _status_of(error), opened.results.get(name), error)
+            folds[name] = self._recorded(step, name, left, released=True)
+        return folds
+
+    # ── one loop ──
+
+    def _fold(self, step: Step, fold: str | None, left: list[Left]) -> Fold:
+        entry = self.ledger.read(step.name, fold)
+        stored = unpack(entry) if entry else None
+        if stored is None or stored["status"] in ("running", "waiting"):
+            self._loop(step, fold, stored)
+        return self._recorded(step, fold, left)
+
+    def _loop(self, step: Step, fold: str | None, stored: dict[str, Any] | None) -> None:
+        """Rounds until a Result or an error is in the ledger."""
+        method = self.plan.method(step)
+        restart = stored is None or stored["round"] == 0 or tuple(stored["hospitals"]) != self._members(fold)
+        round_, left = (
+            (0, [])
+            if restart or stored is None
+            else (stored["round"], [_left(raw) for raw in stored["left"]])
+        )
+        state: dict[str, Any] | None = None if restart or stored is None else stored["state"]
+        while True:
+            members = self._members(fold)
+            question = self.plan.question(step, members, self._working(step))
+            try:
+                self._enough(members)
+                state = method.start(question) if state is None else state
+                declaration = method.declare(question, state)
+                asks = {name: self._message(step, name, members, round_, state, fold) for name in members}
+                opened = self.summing.collect(
+                    self.engine, asks, gate.sent(declaration), step.name, round_, fold
+                )
+                if opened.errors:
+                    if self._drop(opened.errors):
+                        round_, state, left = 0, None, []
+                        continue
+                    raise next(iter(opened.errors.values()))
+                assert opened.total is not None
+                left += opened.left
+                gate.check_total(opened.total, declaration, self.limits)
+                concluded = method.conclude(total_of(opened.total), question, state)
+            except RunWaits as error:
+                return self._write(step, fold, round_, state or {}, left, "waiting", None, error)
+            except DureError as error:
+                return self._write(step, fold, round_, state or {}, left, _status_of(error), None, error)
+            round_ += 1
+            self.progress(
+                "round", {"step": step.name, "round": round_, "fold": fold, "hospitals": len(members)}
+            )
+            if isinstance(concluded, Result):
+                return self._write(step, fold, round_, {}, left, "finished", pack_result(concluded), None)
+            state = concluded
+            self._write(step, fold, round_, state, left, "running", None, None)
+
+    def _members(self, fold: str | None) -> tuple[str, ...]:
+        return tuple(name for name in self.taking_part if name != fold)
+
+    def _enough(self, members: tuple[str, ...]) -> None:
+        if len(members) < self.limits.minimum_hospitals and any(
+            "per_hospital" not in self.grants[name] for name in members
+        ):
+            raise refusal("minimum_hospitals")
+        if not members:
+            raise refusal("minimum_hospitals")
+
+    def _message(
+        self,
+        step: Step,
+        hospital: str,
+        members: tuple[str, ...],
+        round_: int,
+        state: dict[str, Any],
+        fold: str | None,
+        alone: bool = False,
+    ) -> bytes:
+        results = {earlier.name: self._result_for(earlier, hospital) for earlier in self.plan.lineage(step)}
+        return Ask(
+            self.name, self.plan.study, step.name, round_, members, state, results, fold, alone
+        ).to_bytes()
+
+    def _result_for(self, earlier: Step, hospital: str) -> bytes | None:
+        folds = self.outcomes[earlier.name].folds
+        fold = folds.get(hospital) if earlier.scope == "all_but_one" else folds.get(None)
+        return pack_result(fold.working) if fold and fold.working else None
+
+    def _working(self, step: Step) -> dict[str, Result]:
+        """Results of the steps used, where there is one for everybody."""
+        found = {name: self.outcomes[name].folds.get(None) for name in step.uses}
+        return {name: fold.working for name, fold in found.items() if fold and fold.working}
+
+    # ── who takes part ──
+
+    @property
+    def taking_part(self) -> tuple[str, ...]:
+        return tuple(name for name in self.hospitals if name not in self.dropped)
+
+    def _drop(self, errors: Mapping[str, DureError]) -> bool:
+        """Leave out hospitals whose cohort is too small; True if the step can start again without them.
+
+        Before any sum was opened nothing is revealed by it; afterwards the sums with and without them differ
+        by those hospitals, which each must have permitted.
+        """
+        small = {
+            name: error
+            for name, error in errors.items()
+            if isinstance(error, Refused) and error.rule == "minimum_cohort"
+        }
+        if len(small) < len(errors):
+            return False
+        opened = any(outcome.left for outcome in self.outcomes.values())
+        forbidden = [name for name in small if "difference" not in self.grants[name]]
+        if opened and forbidden and len(small) < self.limits.minimum_hospitals:
+            raise RunWaits("every step", forbidden, "difference")
+        self.dropped.update(small)
+        self.ledger.write("", None, pack({name: error_data(error) for name, error in self.dropped.items()}))
+        for name, error in small.items():
+            self.progress("dropped", {"hospital": name, "error": error})
+        return True
+
+    def _recall_dropped(self) -> None:
+        entry = self.ledger.read("", None)
+        if entry:
+            self.dropped.update({name: error_from(data) for name, data in unpack(entry).items()})
+
+    # ── the ledger ──
+
+    def _write(
+        self,
+        step: Step,
+        fold: str | None,
+        round_: int,
+        state: dict[str, Any],
+        left: list[Left],
+        status: Status | Literal["running"],
+        result: bytes | None,
+        error: DureError | None,
+    ) -> None:
+        entry = {
+            "round": round_,
+            "state": state,
+            "hospitals": list(self._members(fold)),
+            "left": [list(asdict(item).values()) for item in left],
+            "status": status,
+            "result": result,
+            "error": error_data(error) if error else None,
+        }
+        self.ledger.write(step.name, fold, pack(entry))
+
+    def _recorded(self, step: Step, fold: str | None, left: list[Left], released: bool = False) -> Fold:
+        """The fold as the ledger has it, with release rules applied."""
+        stored = unpack(self.ledger.read(step.name, fold) or b"")
+        left += [_left(raw) for raw in stored["left"]]
+        error = error_from(stored["error"], fold or "", step.name) if stored["error"] else None
+        if not stored["result"]:
+            return Fold(stored["status"], stored["round"], error=error)
+        working = unpack_result(stored["result"])
+        if released:
+            return Fold("finished", stored["round"], None, working)
+        try:
+            check_model(working, self.limits)
+            shown = release(working, self.limits)
+            self._within_cap(working, shown)
+        except Refused as refused:
+            return Fold("refused", stored["round"], error=refused)
+        return Fold("finished", stored["round"], working, shown)
+
+    def _within_cap(self, working: Result, shown: Result) -> None:
+        if not self.cap:
+            return
+        before = [
+            fold for outcome in self.outcomes.values() for fold in outcome.folds.values() if fold.released
+        ]
+        people = [
+            result.facts.get("n") for result in (working, *(fold.working for fold in before if fold.working))
+        ]
+        released = numbers(shown) + sum(numbers(fold.released) for fold in before if fold.released)
+        most = max((value for value in people if isinstance(value, int)), default=0)
+        if most and released > self.limits.numbers_per_person * most:
+            raise refusal("numbers_per_person")
+
+
+def _status_of(error: DureError | None) -> Status:
+    if error is None:
+        return "finished"
+    if isinstance(error, RunWaits):
+        return "waiting"
+    if isinstance(error, Refused):
+        return "refused"
+    return "not_estimable" if isinstance(error, NotEstimable) else "failed"
+
+
+def _left(raw: list[Any]) -> Left:
+    hospital, step, round_, array, shape, size, rules, fold = raw
+    return Left(hospital, step, round_, array, tuple(shape), size, tuple(rules), fold)

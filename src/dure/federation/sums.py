@@ -1,0 +1,49 @@
+"""The interface of summing: what a round gets from its hospitals. `plain_sum` fills it; `secure_sum` will."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from dure.errors import DureError
+from dure.federation.engine import Engine
+from dure.study.summary import Declaration, Summary
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """One array that left one hospital in one round: what a board reads afterwards."""
+
+    hospital: str
+    step: str
+    round: int
+    array: str
+    shape: tuple[int, ...]
+    bytes: int
+    rules: tuple[str, ...]
+    fold: str | None = None
+
+
+@dataclass(frozen=True)
+class Opened:
+    """The opened sum of a round, or none if somebody did not answer; and who did not, and why."""
+
+    total: Summary | None
+    left: tuple[Left, ...] = ()
+    errors: Mapping[str, DureError] = field(default_factory=dict)
+    results: Mapping[str, bytes] = field(default_factory=dict)
+
+
+class Summing(Protocol):
+    def collect(
+        self,
+        engine: Engine,
+        messages: Mapping[str, bytes],
+        declaration: Declaration,
+        step: str,
+        round: int,
+        fold: str | None,
+    ) -> Opened:
+        """Ask everybody, add what comes, keep no single hospital's part."""
+        ...
