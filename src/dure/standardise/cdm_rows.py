@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import date
@@ -16,6 +17,7 @@ from dure.standardise.cell import (
     Place,
     converted,
     is_missing,
+    read_birth_year,
     read_code,
     read_date,
     read_finding,
@@ -140,8 +142,11 @@ class CdmRows:
         """The CDM requires a year of birth, so a row without one stops the load as text would."""
         who = self.plan.person
         column = who.birth_year or who.age or ""
-        number = int(read_number(row.cells[column], self.plan, self._place(row, column)))
-        return number if who.birth_year is not None else day.year - number
+        place = self._place(row, column)
+        number = read_number(row.cells[column], self.plan, place)
+        return read_birth_year(
+            number if who.birth_year is not None else day.year - math.floor(number), day, place
+        )
 
     def _visit(self, row: Row, person: int, day: date) -> int:
         self.seen.setdefault(person, []).append(day)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -13,6 +14,8 @@ from dure.standardise.mapping import ColumnPlan, Concept, Finding, FindingPlan, 
 
 # Python's float() also reads "nan", "inf" and "1_000", none of which a hospital means as a number.
 NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?\Z", re.ASCII)
+
+OLDEST = 130
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +33,8 @@ def as_number(text: str, plan: MappingPlan) -> float | None:
         if "." in text:
             return None
         text = text.replace(",", ".")
-    return float(text) if NUMBER.match(text) else None
+    number = float(text) if NUMBER.match(text) else math.nan
+    return number if math.isfinite(number) else None
 
 
 def is_missing(text: str, plan: MappingPlan, column: ColumnPlan | None = None) -> bool:
@@ -95,6 +99,21 @@ def read_date(text: str, form: str, place: Place) -> date:
         )
         hint = Words("Correct `format:` of the visit in the plan.", "계획에서 방문의 `format:`을 고치십시오.")
         raise UnmappedColumn(path=place.path, column=place.column, problem=problem, hint=hint) from None
+
+
+def read_birth_year(number: float, day: date, place: Place) -> int:
+    """Raises UnmappedColumn for a year in which no patient of `day` was born: often a mark as -9."""
+    if day.year - OLDEST <= number <= day.year:
+        return int(number)
+    problem = Words(
+        f"Line {place.line} gives a year of birth that no patient can have",
+        f"{place.line}행의 출생연도는 환자에게 있을 수 없는 값입니다",
+    )
+    hint = Words(
+        "Look at that line; if the value means not known, the hospital has to supply the year of birth.",
+        "그 행을 확인하십시오. 모른다는 표시라면 병원이 출생연도를 알려 주어야 합니다.",
+    )
+    raise UnmappedColumn(path=place.path, column=place.column, problem=problem, hint=hint)
 
 
 def unknown_code(place: Place) -> UnmappedColumn:

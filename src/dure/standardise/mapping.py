@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import codecs
 from datetime import date
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from dure.study.document import Bilingual, Strict, read_document
 
@@ -188,6 +189,15 @@ class MappingPlan(Strict):
     visit: VisitPlan
     columns: tuple[ColumnPlan, ...] = ()
     not_used: tuple[UnusedColumn, ...] = ()
+
+    @field_validator("encoding")
+    @classmethod
+    def _known_encoding(cls, encoding: str) -> str:
+        try:
+            codecs.lookup(encoding)
+        except LookupError:
+            raise ValueError("no such encoding; utf-8 and cp949 are the usual ones") from None
+        return encoding
 
     def named_columns(self) -> list[str]:
         """Every column that the plan speaks of."""
