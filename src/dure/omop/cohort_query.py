@@ -146,7 +146,7 @@ def _table(connection: duckdb.DuckDBPyConnection, variables: dict[str, Variable]
         f"SELECT stayed.person_id{selected} FROM stayed {joined} ORDER BY stayed.person_id",
         [parameter for piece in columns + joins for parameter in piece.parameters],
     )
-    return result.fetch_arrow_table()
+    return result.to_arrow_table()
 
 
 def _variable(variable: Variable, alias: str, where: str) -> tuple[Piece, Piece]:

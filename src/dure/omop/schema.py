@@ -81,8 +81,9 @@ _CLINICAL = {
         observation_period_end_date! period_type_concept_id!""",
     "visit_occurrence": """visit_occurrence_id! person_id! visit_concept_id! visit_start_date!
         visit_start_datetime visit_end_date! visit_end_datetime visit_type_concept_id! provider_id
-        care_site_id visit_source_value visit_source_concept_id admitted_from_concept_id admitted_from_source_value
-        discharged_to_concept_id discharged_to_source_value preceding_visit_occurrence_id""",
+        care_site_id visit_source_value visit_source_concept_id admitted_from_concept_id
+        admitted_from_source_value discharged_to_concept_id discharged_to_source_value
+        preceding_visit_occurrence_id""",
     "visit_detail": """visit_detail_id! person_id! visit_detail_concept_id! visit_detail_start_date!
         visit_detail_start_datetime visit_detail_end_date! visit_detail_end_datetime
         visit_detail_type_concept_id! provider_id care_site_id visit_detail_source_value
@@ -90,8 +91,9 @@ _CLINICAL = {
         discharged_to_source_value discharged_to_concept_id preceding_visit_detail_id parent_visit_detail_id
         visit_occurrence_id!""",
     "condition_occurrence": f"""condition_occurrence_id! person_id! condition_concept_id!
-        condition_start_date! condition_start_datetime condition_end_date condition_end_datetime condition_type_concept_id!
-        condition_status_concept_id stop_reason {_WHERE} condition_source_value condition_source_concept_id
+        condition_start_date! condition_start_datetime condition_end_date condition_end_datetime
+        condition_type_concept_id! condition_status_concept_id stop_reason {_WHERE}
+        condition_source_value condition_source_concept_id
         condition_status_source_value""",
     "drug_exposure": f"""drug_exposure_id! person_id! drug_concept_id! drug_exposure_start_date!
         drug_exposure_start_datetime drug_exposure_end_date! drug_exposure_end_datetime verbatim_end_date
