@@ -33,9 +33,7 @@ def to_polars(frame: Any) -> pl.DataFrame:
     raise InvalidParameter(
         method="simulate",
         parameter="sites",
-        problem=Words(
-            f"A {type(frame).__name__} is not a table", f"{type(frame).__name__}은(는) 표가 아닙니다"
-        ),
+        problem=Words(f"A {type(frame).__name__} is not a table", f"{type(frame).__name__}은(는) 표가 아닙니다"),
     )
 
 
@@ -46,9 +44,7 @@ def columns_of(frames: Mapping[str, pl.DataFrame]) -> dict[str, Column]:
     Numbers that are only 0 and 1: flags. Other numbers: numbers, with levels where few and whole.
     """
     names = dict.fromkeys(name for frame in frames.values() for name in frame.columns)
-    return {
-        name: _column([frame[name] for frame in frames.values() if name in frame.columns]) for name in names
-    }
+    return {name: _column([frame[name] for frame in frames.values() if name in frame.columns]) for name in names}
 
 
 def _column(parts: list[pl.Series]) -> Column:
@@ -63,9 +59,7 @@ def _column(parts: list[pl.Series]) -> Column:
             return Column("number")
         distinct.update(values.drop_nulls().unique().to_list())
     if not numeric:
-        declared = next(
-            (part.cat.get_categories().to_list() for part in known if part.dtype == pl.Enum), None
-        )
+        declared = next((part.cat.get_categories().to_list() for part in known if part.dtype == pl.Enum), None)
         texts = {str(value) for part in known for value in level_text(part).drop_nulls().unique().to_list()}
         ordered = [level for level in declared or [] if level in texts]
         return Column("category", tuple(ordered + sorted(texts - set(ordered))))

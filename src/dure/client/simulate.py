@@ -15,8 +15,8 @@ from dure.errors import DureError, InvalidParameter, NotEnoughHospitals
 from dure.federation.answer import Desk, InMemory, answer
 from dure.federation.local_engine import LocalEngine
 from dure.federation.messages import Ask
-from dure.federation.plan import Plan
 from dure.federation.plain_sum import PlainSum
+from dure.federation.plan import Plan
 from dure.federation.rounds import InMemoryLedger, Ledger, Outcome, Progress, Run
 from dure.guard.rules import DEFAULT, OFF, Limits, with_overrides
 from dure.language import Words
@@ -75,15 +75,10 @@ def simulate(
     for name, error in run.dropped.items():
         warnings.warn(f"{name}: {error.text()}", stacklevel=2)
     return Simulated(
-        tables={
-            name: shown_frame(table.frame, table.withheld) for name, table in fold.released.tables.items()
-        },
+        tables={name: shown_frame(table.frame, table.withheld) for name, table in fold.released.tables.items()},
         facts={**fold.released.facts, "rounds": fold.rounds, "sites": list(run.taking_part)},
         left=[
-            {
-                name: getattr(entry, name)
-                for name in ("hospital", "step", "round", "array", "shape", "bytes", "rules")
-            }
+            {name: getattr(entry, name) for name in ("hospital", "step", "round", "array", "shape", "bytes", "rules")}
             for entry in outcome["step"].left
         ],
         notes=fold.released.notes,
@@ -117,7 +112,7 @@ def run_frames(
     hospitals = tuple(frames)
     columns = columns_of(frames)
     known_methods = methods if methods is not None else installed_methods()
-    plan = Plan("simulation", steps, columns, known_methods)
+    plan = Plan("simulation", steps, columns, known_methods, minimum_people=limits.minimum_people)
     plan.check(hospitals)
     if len(hospitals) >= limits.minimum_hospitals:
         grants = grants | _declared_grants(plan, hospitals)
@@ -156,9 +151,7 @@ def _rules(rules: Rules) -> tuple[Limits, frozenset[Grant]]:
     if rules == "off":
         return OFF, every
     if not isinstance(rules, Mapping):
-        problem = Words(
-            'It is "default", "off", or a dict of limits', '"default", "off", 또는 한도의 dict여야 합니다'
-        )
+        problem = Words('It is "default", "off", or a dict of limits', '"default", "off", 또는 한도의 dict여야 합니다')
         raise InvalidParameter(method="simulate", parameter="rules", problem=problem)
     asked: frozenset[Grant] = frozenset(grant for grant in every if rules.get(grant))
     return with_overrides({name: value for name, value in rules.items() if name not in every}), asked
@@ -171,10 +164,7 @@ def _declared_grants(plan: Plan, hospitals: tuple[str, ...]) -> frozenset[Grant]
         if step.scope != "all":
             found.update(("per_hospital",) if step.scope == "each" else ())
         question, method = plan.question(step, hospitals), plan.method(step)
-        if any(
-            spec.per_hospital or spec.opens_hospitals
-            for spec in method.declare(question, method.start(question))
-        ):
+        if any(spec.per_hospital or spec.opens_hospitals for spec in method.declare(question, method.start(question))):
             found.add("per_hospital")
     return frozenset(found)
 

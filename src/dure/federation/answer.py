@@ -155,9 +155,7 @@ def _alone(ask: Ask, step: Step, rows: Rows, desk: Desk) -> tuple[Answer, Kept, 
         concluded = method.conclude(total_of(passed.summary), question, state)
         if isinstance(concluded, Result):
             released = release(concluded, desk.limits)
-            reply = Answer(
-                desk.hospital, "result", result=pack_result(released), rules={"result": list(ALONE_RULES)}
-            )
+            reply = Answer(desk.hospital, "result", result=pack_result(released), rules={"result": list(ALONE_RULES)})
             return reply, {"result": pack_result(concluded), "kept": kept}, {"arrays": []}
         state = concluded
     raise NotConverged(rounds=MOST_ROUNDS)
@@ -176,9 +174,7 @@ def total_of(summary: dict[str, Any]) -> Total:
     )
 
 
-def _asked(
-    ask: Ask, step: Step, rows: Rows, desk: Desk, hospitals: tuple[str, ...] | None = None
-) -> gate.Asked:
+def _asked(ask: Ask, step: Step, rows: Rows, desk: Desk, hospitals: tuple[str, ...] | None = None) -> gate.Asked:
     differs = step.scope == "all_but_one"
     return gate.Asked(desk.hospital, hospitals or ask.hospitals, rows.n, desk.grants, desk.limits, differs)
 

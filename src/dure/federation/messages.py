@@ -33,9 +33,7 @@ class Ask:
     alone: bool = False
 
     def to_bytes(self) -> bytes:
-        return pack(
-            {"protocol": PROTOCOL, **{name: getattr(self, name) for name in self.__dataclass_fields__}}
-        )
+        return pack({"protocol": PROTOCOL, **{name: getattr(self, name) for name in self.__dataclass_fields__}})
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Ask:
@@ -85,9 +83,7 @@ def error_from(data: Mapping[str, Any], hospital: str = "", step: str = "") -> D
     }
     kind = next((cls for cls in all_errors() if cls.code() == data.get("code")), None)
     if kind is None:
-        problem = Words(
-            "Its software met an unexpected error.", "병원 소프트웨어에 예상하지 못한 오류가 있었습니다."
-        )
+        problem = Words("Its software met an unexpected error.", "병원 소프트웨어에 예상하지 못한 오류가 있었습니다.")
         hint = Words("Its audit log has the details.", "자세한 내용은 병원의 감사 기록에 있습니다.")
         return SiteFailed(hospital=hospital, step=step, problem=problem, hint=hint)
     error = kind.__new__(kind)

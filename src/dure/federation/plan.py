@@ -21,6 +21,7 @@ class Plan:
     columns: Mapping[str, Column]
     methods: Methods
     criteria: tuple[Words, ...] = ()
+    minimum_people: int = 0
 
     def step(self, name: str) -> Step:
         return next(step for step in self.steps if step.name == name)
@@ -36,9 +37,7 @@ class Plan:
                 wanted.update(earlier.uses)
         return tuple(earlier for earlier in self.steps if earlier.name in wanted)
 
-    def question(
-        self, step: Step, hospitals: tuple[str, ...], results: Mapping[str, Result] | None = None
-    ) -> Question:
+    def question(self, step: Step, hospitals: tuple[str, ...], results: Mapping[str, Result] | None = None) -> Question:
         """The step's question: declared columns, those derived by the steps it uses, and their results."""
         columns = dict(self.columns)
         for earlier in self.lineage(step):
@@ -46,7 +45,7 @@ class Plan:
         method = self.method(step)
         parameters = read_parameters(method, step.parameters)
         used = {name: result for name, result in (results or {}).items() if name in step.uses}
-        return Question(parameters, columns, hospitals, used, self.criteria)
+        return Question(parameters, columns, hospitals, used, self.criteria, self.minimum_people)
 
     def derived(self, step: Step, hospitals: tuple[str, ...]) -> dict[str, Column]:
         """`step.column` → declaration, for the columns the step derives."""
@@ -61,11 +60,11 @@ class Plan:
             method.declare(question, method.start(question))
 
 
-def plan_of(study: Study, methods: Methods) -> Plan:
+def plan_of(study: Study, methods: Methods, minimum_people: int = 0) -> Plan:
     """The plan of a study document."""
     columns = {
         name: Column(variable.kind, variable.level_names, variable.label.words())
         for name, variable in study.variables.items()
     }
     criteria = (study.cohort.name.words(), *(criterion.name.words() for criterion in study.cohort.criteria))
-    return Plan(study.hash, study.steps, columns, methods, criteria)
+    return Plan(study.hash, study.steps, columns, methods, criteria, minimum_people)

@@ -115,9 +115,7 @@ class Run:
     def _step(self, step: Step) -> Outcome:
         blocked = [name for name in step.uses if self.outcomes[name].status not in ("finished",)]
         if blocked:
-            return Outcome(
-                step.name, {None: Fold("skipped", error=self._blocking(blocked[0]))}, self.taking_part
-            )
+            return Outcome(step.name, {None: Fold("skipped", error=self._blocking(blocked[0]))}, self.taking_part)
         left: list[Left] = []
         if step.scope == "each":
             folds = self._each(step, left)
@@ -168,9 +166,7 @@ class Run:
         method = self.plan.method(step)
         restart = stored is None or stored["round"] == 0 or tuple(stored["hospitals"]) != self._members(fold)
         round_, left = (
-            (0, [])
-            if restart or stored is None
-            else (stored["round"], [_left(raw) for raw in stored["left"]])
+            (0, []) if restart or stored is None else (stored["round"], [_left(raw) for raw in stored["left"]])
         )
         state: dict[str, Any] | None = None if restart or stored is None else stored["state"]
         while True:
@@ -181,9 +177,7 @@ class Run:
                 state = method.start(question) if state is None else state
                 declaration = method.declare(question, state)
                 asks = {name: self._message(step, name, members, round_, state, fold) for name in members}
-                opened = self.summing.collect(
-                    self.engine, asks, gate.sent(declaration), step.name, round_, fold
-                )
+                opened = self.summing.collect(self.engine, asks, gate.sent(declaration), step.name, round_, fold)
                 if opened.errors:
                     if self._drop(opened.errors):
                         round_, state, left = 0, None, []
@@ -198,9 +192,7 @@ class Run:
             except DureError as error:
                 return self._write(step, fold, round_, state or {}, left, _status_of(error), None, error)
             round_ += 1
-            self.progress(
-                "round", {"step": step.name, "round": round_, "fold": fold, "hospitals": len(members)}
-            )
+            self.progress("round", {"step": step.name, "round": round_, "fold": fold, "hospitals": len(members)})
             if isinstance(concluded, Result):
                 return self._write(step, fold, round_, {}, left, "finished", pack_result(concluded), None)
             state = concluded
@@ -228,9 +220,7 @@ class Run:
         alone: bool = False,
     ) -> bytes:
         results = {earlier.name: self._result_for(earlier, hospital) for earlier in self.plan.lineage(step)}
-        return Ask(
-            self.name, self.plan.study, step.name, round_, members, state, results, fold, alone
-        ).to_bytes()
+        return Ask(self.name, self.plan.study, step.name, round_, members, state, results, fold, alone).to_bytes()
 
     def _result_for(self, earlier: Step, hospital: str) -> bytes | None:
         folds = self.outcomes[earlier.name].folds
@@ -321,12 +311,8 @@ class Run:
     def _within_cap(self, working: Result, shown: Result) -> None:
         if not self.cap:
             return
-        before = [
-            fold for outcome in self.outcomes.values() for fold in outcome.folds.values() if fold.released
-        ]
-        people = [
-            result.facts.get("n") for result in (working, *(fold.working for fold in before if fold.working))
-        ]
+        before = [fold for outcome in self.outcomes.values() for fold in outcome.folds.values() if fold.released]
+        people = [result.facts.get("n") for result in (working, *(fold.working for fold in before if fold.working))]
         released = numbers(shown) + sum(numbers(fold.released) for fold in before if fold.released)
         most = max((value for value in people if isinstance(value, int)), default=0)
         if most and released > self.limits.numbers_per_person * most:

@@ -53,9 +53,7 @@ class AuditLog:
         for number, line in enumerate(line for line in lines if line):
             try:
                 entry: dict[str, Any] = json.loads(line)
-                sound = (
-                    entry["before"] == before and entry["hash"] == _hash(entry) and entry["number"] == number
-                )
+                sound = entry["before"] == before and entry["hash"] == _hash(entry) and entry["number"] == number
             except (ValueError, KeyError, TypeError):
                 sound = False
             if not sound:

@@ -16,7 +16,7 @@ from dure.errors import Refused
 from dure.guard.rules import Limits, refusal
 from dure.language import Words
 from dure.study.permit import Grant
-from dure.study.summary import ArraySpec, Declaration, Summary, withheld_spec
+from dure.study.summary import Array, ArraySpec, Declaration, Summary, withheld_spec
 
 
 @dataclass(frozen=True)
@@ -61,10 +61,7 @@ def check(summary: Summary, declaration: Declaration, asked: Asked) -> Passed:
     before_rows(asked)
     if 0 < asked.cohort < asked.limits.minimum_cohort:
         raise _detailed(refusal("minimum_cohort"), f"cohort of {asked.cohort}")
-    if (
-        any(spec.per_hospital or spec.opens_hospitals for spec in declaration)
-        and "per_hospital" not in asked.grants
-    ):
+    if any(spec.per_hospital or spec.opens_hospitals for spec in declaration) and "per_hospital" not in asked.grants:
         raise refusal("per_hospital_permit")
     _as_declared(summary, declaration)
     leaving: Summary = {}
@@ -92,9 +89,7 @@ def check_total(total: Summary, declaration: Declaration, limits: Limits) -> Non
             continue
         small = _small(np.asarray(total[spec.name]), spec, total, limits.minimum_people)
         if small.any():
-            raise refusal(
-                "minimum_people", way_out=_way_out(np.asarray(total[spec.name]), small, spec, limits)
-            )
+            raise refusal("minimum_people", way_out=_way_out(np.asarray(total[spec.name]), small, spec, limits))
 
 
 def _as_declared(summary: Summary, declaration: Declaration) -> None:
@@ -116,11 +111,12 @@ def _withhold(summary: Summary, spec: ArraySpec, asked: Asked) -> NDArray[np.int
     if others.any():
         raise refusal("as_declared", spec.name)
     codes = np.zeros(spec.shape, dtype=np.int64)
-    minimum = asked.limits.minimum_people
+    # A number behind which nobody stands is no number, even where no rule applies (an AUROC of one class).
+    minimum = asked.limits.minimum_people if spec.kind == "count" else max(1, asked.limits.minimum_people)
     if spec.kind == "count":
         classes = [np.asarray(summary[spec.name])]
         if spec.whole:
-            classes.append(np.broadcast_to(summary[spec.whole], spec.shape) - classes[0])
+            classes.append(np.broadcast_to(_aligned(summary[spec.whole], spec), spec.shape) - classes[0])
     else:
         classes = [np.broadcast_to(_aligned(summary[name], spec), spec.shape) for name in spec.people]
     for code, people in reversed(list(enumerate(classes, start=1))):
@@ -128,9 +124,9 @@ def _withhold(summary: Summary, spec: ArraySpec, asked: Asked) -> NDArray[np.int
     return codes
 
 
-def _aligned(people: NDArray[np.int64], spec: ArraySpec) -> NDArray[np.int64]:
-    """(H, …) people with trailing axes added, so that they broadcast to the array behind which they stand."""
-    people = np.asarray(people)
+def _aligned(counts: Array, spec: ArraySpec) -> NDArray[np.int64]:
+    """Counts over the leading axes of an array, with trailing axes added so that they broadcast to it."""
+    people = np.asarray(counts, dtype=np.int64)
     return people.reshape(people.shape + (1,) * (len(spec.shape) - people.ndim))
 
 
@@ -138,21 +134,19 @@ def _alone(values: NDArray[np.int64], spec: ArraySpec, summary: Summary, asked: 
     """This hospital's cells stand alone (too few hospitals, or a `site` term): its own counts must pass."""
     small = values < asked.limits.minimum_people
     if spec.whole and zeros:
-        small |= np.asarray(summary[spec.whole]) - values < asked.limits.minimum_people
+        small |= _aligned(summary[spec.whole], spec) - values < asked.limits.minimum_people
     if not zeros:
         small &= values > 0
     if asked.cohort and small.any():
         places = np.flatnonzero(np.atleast_1d(small))
         names = [spec.labels[place] if spec.labels else spec.name for place in places[:5]]
-        raise _detailed(
-            refusal("minimum_people"), f"{', '.join(names)}: {np.atleast_1d(values)[places[:5]].tolist()}"
-        )
+        raise _detailed(refusal("minimum_people"), f"{', '.join(names)}: {np.atleast_1d(values)[places[:5]].tolist()}")
 
 
 def _small(values: NDArray[np.int64], spec: ArraySpec, summary: Summary, minimum: int) -> NDArray[np.bool_]:
     small = values < minimum
     if spec.whole:
-        small = small | (np.asarray(summary[spec.whole]) - values < minimum)
+        small = small | (_aligned(summary[spec.whole], spec) - values < minimum)
     return np.asarray(small)
 
 

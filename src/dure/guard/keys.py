@@ -46,8 +46,6 @@ def read_signer(path: Path) -> CryptoSigner:
             line=1,
             field="key",
             problem=Words("It is not an Ed25519 key", "Ed25519 키가 아닙니다"),
-            hint=Words(
-                "Move it away and let dure make a new one.", "다른 곳으로 옮기고 dure가 새로 만들게 하십시오."
-            ),
+            hint=Words("Move it away and let dure make a new one.", "다른 곳으로 옮기고 dure가 새로 만들게 하십시오."),
         )
     return CryptoSigner(key)

@@ -15,8 +15,7 @@ def release(result: Result, limits: Limits) -> Result:
     check_model(result, limits)
     tables = {name: _released(table, limits) for name, table in result.tables.items()}
     facts = {
-        name: _fact(value, limits) if name in result.people_facts else value
-        for name, value in result.facts.items()
+        name: _fact(value, limits) if name in result.people_facts else value for name, value in result.facts.items()
     }
     return replace(result, tables=tables, facts=facts, portable={})
 
@@ -59,16 +58,11 @@ def _released(table: Table, limits: Limits) -> Table:
     shown = f"<{limits.minimum_people}"
     for column in table.counts:
         values = frame[column].to_list()
-        small = {
-            row for row, value in enumerate(values) if value is not None and value < limits.minimum_people
-        }
+        small = {row for row, value in enumerate(values) if value is not None and value < limits.minimum_people}
         hidden = small | _complement(frame, table, column, small)
         for row in hidden:
             withheld[row, column] = shown if row in small else "–"
-        kept = [
-            None if row in hidden or value is None else rounded(value, limits)
-            for row, value in enumerate(values)
-        ]
+        kept = [None if row in hidden or value is None else rounded(value, limits) for row, value in enumerate(values)]
         frame = frame.with_columns(pl.Series(column, kept, dtype=pl.Int64))
         for other, behind in table.behind.items():
             if behind == column:
@@ -76,6 +70,10 @@ def _released(table: Table, limits: Limits) -> Table:
                     withheld[row, other] = "–"
                 mask = pl.Series([row in hidden for row in range(frame.height)], dtype=pl.Boolean)
                 frame = frame.with_columns(pl.when(mask).then(None).otherwise(pl.col(other)).alias(other))
+    for column, (count, whole) in table.shares.items():
+        share = (100.0 * pl.col(count) / pl.col(whole)).clip(0.0, 100.0)
+        frame = frame.with_columns(pl.when(pl.col(whole) > 0).then(share).otherwise(None).alias(column))
+        withheld |= {(row, column): "–" for row, place in list(withheld) if place in (count, whole)}
     return replace(table, frame=frame, withheld=withheld)
 
 
@@ -90,7 +88,5 @@ def _complement(frame: pl.DataFrame, table: Table, column: str, small: set[int])
     for rows in groups.values():
         counted = [row for row in rows if frame[row, column] is not None]
         if len(counted) > 1 and len(small & set(counted)) == 1:
-            also.add(
-                min((row for row in counted if row not in small), key=lambda row: int(frame[row, column]))
-            )
+            also.add(min((row for row in counted if row not in small), key=lambda row: int(frame[row, column])))
     return also

@@ -152,9 +152,7 @@ class Limits(Strict):
     minimum_hospitals: int = Field(3, ge=1, description="hospitals in a sum")
     round_to: int = Field(5, ge=1, description="released counts are rounded to multiples of this")
     parameters_per_person: float = Field(0.33, gt=0, description="fitted parameters for each person")
-    parameters_per_event: float = Field(
-        0.1, gt=0, description="fitted parameters for each event and non-event"
-    )
+    parameters_per_event: float = Field(0.1, gt=0, description="fitted parameters for each event and non-event")
     numbers_per_person: float = Field(0.33, gt=0, description="released numbers in a study for each person")
 
 

@@ -42,9 +42,7 @@ class Parameters(BaseModel):
 
     formula: str = Field(description="outcome ~ terms, e.g. disease ~ age + C(sex)")
     family: FamilyName = Field("gaussian", description="gaussian (linear), binomial (logistic) or poisson")
-    covariance: Literal["model", "HC0"] = Field(
-        "model", description="model-based or robust (HC0) standard errors"
-    )
+    covariance: Literal["model", "HC0"] = Field("model", description="model-based or robust (HC0) standard errors")
     weights: str | None = Field(None, description="column of non-negative weights, one per person")
     offset: str | None = Field(None, description="column added to the linear predictor with coefficient 1")
     level: float = Field(0.95, gt=0, lt=1, description="confidence level of the intervals")
@@ -123,9 +121,7 @@ class Regression:
             np.asarray(state["centre"]).tobytes(),
             lambda: _centre(data, state["centre"]),
         )
-        sums = sums_at(
-            family, centred, state["newton"]["beta"], mean_outcome=mean, robust=state["phase"] == "robust"
-        )
+        sums = sums_at(family, centred, state["newton"]["beta"], mean_outcome=mean, robust=state["phase"] == "robust")
         found: Summary = {
             "gradient": sums.gradient,
             "hessian": sums.hessian,
@@ -257,18 +253,14 @@ def _outcome(rows: Rows, model: Model) -> NDArray[np.float64]:
             column=outcome.text,
             family=family,
             problem=Words("It holds values other than 0 and 1", "0과 1이 아닌 값이 있습니다"),
-            hint=Words(
-                "Recode it, or compare it: I(column > 0) ~ …", "값을 바꾸거나 I(열 > 0) ~ … 로 비교하십시오."
-            ),
+            hint=Words("Recode it, or compare it: I(column > 0) ~ …", "값을 바꾸거나 I(열 > 0) ~ … 로 비교하십시오."),
         )
     if family == "poisson" and (known < 0).any():
         raise NotAnOutcome(
             column=outcome.text,
             family=family,
             problem=Words("It holds negative values", "음수가 있습니다"),
-            hint=Words(
-                "A Poisson outcome counts events: 0, 1, 2 …", "포아송 결과 변수는 사건 수(0, 1, 2 …)입니다."
-            ),
+            hint=Words("A Poisson outcome counts events: 0, 1, 2 …", "포아송 결과 변수는 사건 수(0, 1, 2 …)입니다."),
         )
     return y
 
@@ -336,9 +328,7 @@ def _result(total: Total, model: Model, state: State, question: Question) -> Res
     dispersion = (deviance / freedom if freedom > 0 else float("nan")) if gaussian else 1.0
     covariance = bread @ total["meat"] @ bread if state["phase"] == "robust" else bread * dispersion
     covariance = back @ covariance @ back.T
-    likelihood = (
-        -n / 2 * (np.log(2 * np.pi * deviance / n) + 1) if gaussian else float(total["log_likelihood"])
-    )
+    likelihood = -n / 2 * (np.log(2 * np.pi * deviance / n) + 1) if gaussian else float(total["log_likelihood"])
     estimate = np.where(active, beta, np.nan)
     error = np.where(active, np.sqrt(np.maximum(np.diag(covariance), 0.0)), np.nan)
     with np.errstate(all="ignore"):

@@ -81,9 +81,7 @@ def _invalid(error: ValidationError, node: Node | None, model: type[BaseModel], 
         hint = nearest(str(location[-1]), known)
     elif first["type"] == "missing":
         problem = Words("It is required and not there", "꼭 있어야 하는데 없습니다")
-        hint = Words(
-            f"Add '{location[-1]}:' at that place.", f"그 자리에 '{location[-1]}:'을(를) 더하십시오."
-        )
+        hint = Words(f"Add '{location[-1]}:' at that place.", f"그 자리에 '{location[-1]}:'을(를) 더하십시오.")
     else:
         problem = _sentence(first["msg"].removeprefix("Value error, "))
         hint = Words("Correct the value on that line.", "그 행의 값을 고치십시오.")

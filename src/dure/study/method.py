@@ -34,7 +34,8 @@ class Question:
     """What a method is asked: the same words at the hub and at every hospital.
 
     `hospitals` are those taking part, in the order of the hospital axis. `results` are those of the steps
-    named in `uses`; `criteria` names the lines of the attrition table.
+    named in `uses`; `criteria` names the lines of the attrition table. `minimum_people` is the rules' smallest
+    count: methods choose a grid or bins by it, and the gate and the release hold them to it.
     """
 
     parameters: Any
@@ -42,6 +43,7 @@ class Question:
     hospitals: tuple[str, ...]
     results: Mapping[str, Result] = field(default_factory=dict)
     criteria: tuple[Words, ...] = ()
+    minimum_people: int = 0
 
     def column(self, name: str) -> Column:
         """The declaration of a column; raises UnknownColumn with the nearest name."""

@@ -79,15 +79,11 @@ def verify(envelope: dict[str, Any], key: Key, hospital: str) -> Permit:
     return permit
 
 
-def check_permit(
-    permit: Permit, study_hash: str, method: str, method_hash: str, now: datetime | None = None
-) -> None:
+def check_permit(permit: Permit, study_hash: str, method: str, method_hash: str, now: datetime | None = None) -> None:
     """Raise PermitError unless the permit covers this study, this method's source, and this moment."""
     moment = now or datetime.now(UTC)
     if permit.study != study_hash:
-        raise _problem(
-            permit.hospital, "It is for another version of the study", "연구의 다른 판에 대한 허가서입니다"
-        )
+        raise _problem(permit.hospital, "It is for another version of the study", "연구의 다른 판에 대한 허가서입니다")
     if not permit.issued <= moment < permit.expires:
         raise _problem(permit.hospital, "It has expired or is not yet valid", "유효 기간이 아닙니다")
     if permit.methods.get(method) != method_hash:

@@ -20,6 +20,8 @@ class Table:
 
     - `counts`: columns that count people; released rounded, small cells suppressed.
     - `behind`: column → count column: where the count is suppressed, the column's value goes too.
+    - `shares`: column → (count column, whole column); a percentage, filled in at release from rounded counts,
+      since an exact percentage would give the exact count away.
     - `derived`: columns that restate others (a p-value beside its estimate); not counted as released numbers.
     - `group`: columns that name a group of rows whose counts add up to `whole`; a single suppressed cell of a
       group takes a second one with it (complementary suppression).
@@ -31,12 +33,13 @@ class Table:
     behind: Mapping[str, str] = field(default_factory=dict)
     group: tuple[str, ...] = ()
     derived: tuple[str, ...] = ()
+    shares: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     withheld: Mapping[tuple[int, str], str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """What the model rules compare: fitted parameters, people, and for a binary or timed outcome its events."""
+    """What the model rules compare: fitted parameters, people, and a binary outcome's events."""
 
     parameters: int
     n: int
@@ -105,6 +108,7 @@ def _table(table: Table) -> dict[str, Any]:
         "behind": dict(table.behind),
         "group": list(table.group),
         "derived": list(table.derived),
+        "shares": {name: list(pair) for name, pair in table.shares.items()},
         "withheld": [[row, column, why] for (row, column), why in table.withheld.items()],
     }
 
@@ -117,6 +121,7 @@ def _read_table(raw: dict[str, Any]) -> Table:
         behind=raw["behind"],
         group=tuple(raw["group"]),
         derived=tuple(raw["derived"]),
+        shares={name: (pair[0], pair[1]) for name, pair in raw["shares"].items()},
         withheld={(row, column): why for row, column, why in raw["withheld"]},
     )
 

@@ -56,9 +56,7 @@ class Rows:
             if not (series.dtype.is_numeric() or series.dtype == pl.Null):
                 raise TextWhereNumbers(name, self.hospital)
             values = (
-                series.cast(pl.Float64).to_numpy(allow_copy=True)
-                if series.dtype != pl.Float64
-                else series.to_numpy()
+                series.cast(pl.Float64).to_numpy(allow_copy=True) if series.dtype != pl.Float64 else series.to_numpy()
             )
             values = np.asarray(values, dtype=np.float64)
             return values if np.isfinite(values).all() else np.where(np.isfinite(values), values, np.nan)
@@ -74,9 +72,7 @@ class Rows:
             codes = text.replace_strict(
                 {level: index for index, level in enumerate(declared)}, default=-2, return_dtype=pl.Int64
             )
-            codes = pl.select(
-                pl.when(text.is_null()).then(pl.lit(MISSING_LEVEL)).otherwise(codes)
-            ).to_series()
+            codes = pl.select(pl.when(text.is_null()).then(pl.lit(MISSING_LEVEL)).otherwise(codes)).to_series()
             values = codes.to_numpy().astype(np.int64)
             if (values == -2).any():
                 raise UndeclaredLevel(column=name)
@@ -104,9 +100,7 @@ class Rows:
         for start in range(0, max(self.n, 1), size):
             person = None if self.person is None else self.person[start : start + size]
             attrition = self.attrition if start == 0 else tuple(0 for _ in self.attrition)
-            yield replace(
-                self, frame=self.frame.slice(start, size), attrition=attrition, person=person, _built={}
-            )
+            yield replace(self, frame=self.frame.slice(start, size), attrition=attrition, person=person, _built={})
 
     def with_columns(self, values: Mapping[str, Any], columns: Mapping[str, Column]) -> Rows:
         """These rows with derived columns joined on; what was built of the old ones is kept."""

@@ -85,9 +85,7 @@ class Study(Strict):
 def canonical_json(study: Study) -> str:
     """Sorted keys, no spaces, defaults left out, whole floats as integers (as RFC 8785 prints them)."""
     data = study.model_dump(mode="json", exclude_defaults=True)
-    return json.dumps(
-        _plain(data), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    )
+    return json.dumps(_plain(data), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def read_study(path: Path) -> Study:
