@@ -23,7 +23,9 @@ def to_polars(frame: Any) -> pl.DataFrame:
         return frame.collect()
     module = type(frame).__module__.split(".")[0]
     if module == "pandas":
-        return pl.from_pandas(frame.reset_index(drop=True))
+        converted = pl.from_pandas(frame.reset_index(drop=True))
+        assert isinstance(converted, pl.DataFrame)
+        return converted
     if module == "pyarrow":
         converted = pl.from_arrow(frame)
         assert isinstance(converted, pl.DataFrame)
@@ -59,7 +61,7 @@ def _column(parts: list[pl.Series]) -> Column:
             return Column("number")
         distinct.update(values.drop_nulls().unique().to_list())
     if not numeric:
-        declared = next((part.cat.get_categories().to_list() for part in known if part.dtype == pl.Enum), None)
+        declared = next((part.dtype.categories.to_list() for part in known if isinstance(part.dtype, pl.Enum)), None)
         texts = {str(value) for part in known for value in level_text(part).drop_nulls().unique().to_list()}
         ordered = [level for level in declared or [] if level in texts]
         return Column("category", tuple(ordered + sorted(texts - set(ordered))))

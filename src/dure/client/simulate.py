@@ -128,7 +128,7 @@ def run_frames(
         PlainSum(),
         ledger or InMemoryLedger(),
         cap=False,
-        **({"progress": progress} if progress else {}),
+        progress=progress or (lambda event, details: None),
     )
     return dict(run.steps()), run
 

@@ -149,8 +149,7 @@ def design(parsed: Parsed) -> Design:
         index=range(2),
     )
     text = " + ".join(
-        ["1" if parsed.intercept else "0"]
-        + [":".join(names[f] for f in term) for term in parsed.terms if term]
+        ["1" if parsed.intercept else "0"] + [":".join(names[f] for f in term) for term in parsed.terms if term]
     )
     spec = Formula(text).get_model_matrix(prototype).model_spec
     columns: list[DesignColumn] = []
@@ -181,8 +180,6 @@ def _expand(pieces: list[tuple[int, bool]], factors: tuple[Factor, ...]) -> list
             ]
         )
     return [
-        DesignColumn(
-            ":".join(name for name, _ in combination) or "Intercept", tuple(piece for _, piece in combination)
-        )
+        DesignColumn(":".join(name for name, _ in combination) or "Intercept", tuple(piece for _, piece in combination))
         for combination in itertools.product(*choices)
     ]

@@ -36,7 +36,7 @@ class Family:
 
 
 def _softplus(x: Vector) -> Vector:
-    return np.maximum(x, 0.0) + np.log1p(np.exp(-np.abs(x)))
+    return np.asarray(np.maximum(x, 0.0) + np.log1p(np.exp(-np.abs(x))))
 
 
 def _binomial_likelihood(y: Vector, eta: Vector, mean: Vector) -> Vector:
@@ -45,7 +45,7 @@ def _binomial_likelihood(y: Vector, eta: Vector, mean: Vector) -> Vector:
 
 
 def _poisson_deviance(y: Vector, eta: Vector, mean: Vector) -> Vector:
-    return 2.0 * (xlogy(y, y) - y * eta - (y - mean))
+    return np.asarray(2.0 * (xlogy(y, y) - y * eta - (y - mean)))
 
 
 FAMILIES: dict[str, Family] = {

@@ -103,9 +103,7 @@ class Parsed:
 
     def columns(self) -> tuple[str, ...]:
         """Every column the formula reads, each once, outcome first."""
-        factors = ([self.outcome] if self.outcome else []) + [
-            factor for term in self.terms for factor in term
-        ]
+        factors = ([self.outcome] if self.outcome else []) + [factor for term in self.terms for factor in term]
         return tuple(dict.fromkeys(name for factor in factors for name in factor.columns()))
 
 
@@ -240,18 +238,11 @@ def _check(tree: ast.AST, formula: str, known: Mapping[str, Column]) -> None:
         parts = [tree.operand]
     elif isinstance(tree, ast.Compare) and len(tree.ops) == 1 and type(tree.ops[0]) in OPERATORS:
         parts = [tree.left, tree.comparators[0]]
-    elif (
-        isinstance(tree, ast.Call)
-        and _function(tree) in FUNCTIONS
-        and len(tree.args) == 1
-        and not tree.keywords
-    ):
+    elif isinstance(tree, ast.Call) and _function(tree) in FUNCTIONS and len(tree.args) == 1 and not tree.keywords:
         parts = [tree.args[0]]
     else:
         what = ast.unparse(tree)[:60]
-        raise _broken(
-            formula, f"'{what}' is not something a formula may do", f"'{what}'은(는) 식에서 쓸 수 없습니다"
-        )
+        raise _broken(formula, f"'{what}' is not something a formula may do", f"'{what}'은(는) 식에서 쓸 수 없습니다")
     for part in parts:
         _check(part, formula, known)
 

@@ -6,8 +6,9 @@ The site's runner puts permit and cohort in front of this; `simulate` calls it w
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -146,7 +147,8 @@ def _alone(ask: Ask, step: Step, rows: Rows, desk: Desk) -> tuple[Answer, Kept, 
     hospitals = (desk.hospital,)
     question = desk.plan.question(step, hospitals, _results(ask, desk))
     asked = _asked(ask, step, rows, desk, hospitals)
-    state, kept = method.start(question), {}
+    state = method.start(question)
+    kept: Kept = {}
     for _ in range(MOST_ROUNDS):
         declaration = method.declare(question, state)
         summary, kept = method.summarise(rows, question, state, kept)
@@ -193,18 +195,13 @@ def _with_lineage(ask: Ask, step: Step, desk: Desk) -> Rows:
             continue
         data, kept = _own_result(ask, earlier, desk)
         if data is None:
-            values: dict[str, Any] = {name: np.full(rows.n, np.nan) for name in declared}
+            values: Mapping[str, Any] = {name: np.full(rows.n, np.nan) for name in declared}
         else:
             known = {name: unpack_result(result) for name, result in ask.results.items() if result}
             question = desk.plan.question(earlier, ask.hospitals, known)
-            here = rows
-            values = here.remember(
-                ("derived", earlier.name, hashlib.sha256(data).digest()),
-                lambda: {
-                    f"{earlier.name}.{name}": column
-                    for name, column in method.derive(here, question, unpack_result(data), kept).items()
-                },
-            )
+            derive = partial(method.derive, rows, question, unpack_result(data), kept)
+            found = rows.remember_latest(("derived", earlier.name), hashlib.sha256(data).digest(), derive)
+            values = {f"{earlier.name}.{name}": column for name, column in found.items()}
         rows = rows.with_columns(values, declared)
     return rows
 

@@ -54,10 +54,8 @@ class Outcome:
     @property
     def status(self) -> Status:
         found = [fold.status for fold in self.folds.values()]
-        for status in ("waiting", "finished", "failed", "refused", "not_estimable"):
-            if status in found:
-                return status  # type: ignore[return-value]
-        return "skipped"
+        order: tuple[Status, ...] = ("waiting", "finished", "failed", "refused", "not_estimable")
+        return next((status for status in order if status in found), "skipped")
 
 
 class Ledger(Protocol):

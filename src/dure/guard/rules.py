@@ -62,7 +62,8 @@ RULES: dict[str, Rule] = {
             Words(
                 "Add a hospital, or ask each for a permit with `per_hospital: true`: their numbers then follow the "
                 "rules of a per-hospital answer.",
-                "병원을 더하거나, 병원마다 `per_hospital: true`인 허가를 받으십시오. 그러면 병원별 답의 규칙을 따릅니다.",
+                "병원을 더하거나, 병원마다 `per_hospital: true`인 허가를 받으십시오. "
+                "그러면 병원별 답의 규칙을 따릅니다.",
             ),
         ),
         Rule(

@@ -61,7 +61,7 @@ class Feasibility(DerivesNothing):
             for place, hospital in enumerate(question.hospitals):
                 codes = total.withheld["by_hospital"][place]
                 values = total["by_hospital"][place]
-                columns[hospital] = [None if code else int(value) for code, value in zip(codes, values)]  # type: ignore[misc]
+                columns[hospital] = [None if code else int(value) for code, value in zip(codes, values)]
                 withheld |= {(row, hospital): f"<{question.minimum_people}" for row, code in enumerate(codes) if code}
                 counts.append(hospital)
         frame = pl.DataFrame(columns, schema_overrides=dict.fromkeys(counts, pl.Int64))

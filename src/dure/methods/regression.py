@@ -125,8 +125,8 @@ class Regression:
         found: Summary = {
             "gradient": sums.gradient,
             "hessian": sums.hessian,
-            "deviance": np.float64(sums.deviance).reshape(()),
-            "log_likelihood": np.nan_to_num(np.float64(sums.log_likelihood)).reshape(()),
+            "deviance": np.array(sums.deviance),
+            "log_likelihood": np.nan_to_num(np.array(sums.log_likelihood)),
         }
         if sums.meat is not None:
             found["meat"] = sums.meat
@@ -275,15 +275,15 @@ def _counts(rows: Rows, model: Model, data: ModelRows, keep: NDArray[np.bool_]) 
     pairs = model.design.numeric_pairs()
     weights = data.weights if data.weights is not None else np.ones(people)
     found: Summary = {
-        "n": np.int64(people).reshape(()),
+        "n": np.array(people, dtype=np.int64),
         "cells": model.design.count_cells(rows, keep),
         "pairs": np.array([both[j, k] for j, k in pairs], dtype=np.int64),
         "sum_x": data.x @ weights,
-        "sum_y": np.float64(data.y @ weights).reshape(()),
-        "sum_w": np.float64(weights.sum()).reshape(()),
+        "sum_y": np.array(data.y @ weights),
+        "sum_w": np.array(weights.sum()),
     }
     if model.parameters.family == "binomial":
-        found["events"] = np.int64((data.y == 1).sum()).reshape(())
+        found["events"] = np.array((data.y == 1).sum(), dtype=np.int64)
     return found
 
 

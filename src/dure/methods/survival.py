@@ -40,9 +40,7 @@ class Parameters(BaseModel):
     def _one_grid(self) -> Parameters:
         if (self.grid is None) == (self.width is None or self.until is None):
             raise ValueError("give either grid, or width and until")
-        if self.grid is not None and (
-            len(self.grid) < 1 or sorted(set(self.grid)) != list(self.grid) or self.grid[0] <= 0
-        ):
+        if self.grid is not None and (not self.grid or sorted({*self.grid}) != self.grid or self.grid[0] <= 0):
             raise ValueError("grid points are positive and increasing")
         if self.width is not None and self.until is not None and self.until / self.width > 20_000:
             raise ValueError("the grid has more than 20,000 intervals; use a larger width")
@@ -52,8 +50,10 @@ class Parameters(BaseModel):
         """(T,) ends of the intervals."""
         if self.grid is not None:
             return np.asarray(self.grid, dtype=np.float64)
-        assert self.width is not None and self.until is not None
-        return self.width * np.arange(1, int(np.ceil(round(self.until / self.width, 9))) + 1)
+        assert self.width is not None
+        assert self.until is not None
+        count = int(np.ceil(round(self.until / self.width, 9)))
+        return np.arange(1, count + 1, dtype=np.float64) * self.width
 
 
 class Survival(DerivesNothing):

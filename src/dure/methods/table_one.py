@@ -271,7 +271,8 @@ def _category_difference(shares: NDArray[np.float64]) -> float:
     one, other = shares[0, 1:], shares[1, 1:]
     covariance = sum((np.diag(p) - np.outer(p, p)) for p in (one, other)) / 2
     gap = one - other
-    return float(np.sqrt(max(0.0, gap @ np.linalg.pinv(np.atleast_2d(covariance)) @ gap)))
+    distance = float(gap @ np.linalg.pinv(np.atleast_2d(covariance)) @ gap)
+    return float(np.sqrt(max(0.0, distance)))
 
 
 method = TableOne()

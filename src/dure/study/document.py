@@ -55,8 +55,8 @@ def parse_document(text: str, model: type[Document], path: str = "<text>") -> Do
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
-        problem = error.problem or "it cannot be read"
-        raise MalformedYaml(path=path, line=line, column=column, problem=_sentence(problem)) from None
+        said = _sentence(error.problem or "it cannot be read")
+        raise MalformedYaml(path=path, line=line, column=column, problem=said) from None
     except yaml.YAMLError as error:
         raise MalformedYaml(path=path, line=1, column=1, problem=_sentence(str(error))) from None
     if not isinstance(data, dict):
@@ -89,9 +89,10 @@ def _invalid(error: ValidationError, node: Node | None, model: type[BaseModel], 
 
 
 def _sentence(problem: str) -> Words:
-    """A parser's own English sentence, shown as it is in both languages."""
+    """A parser's own English sentence; the Korean one says whose words they are."""
     text = problem.strip().rstrip(".")
-    return Words(text[:1].upper() + text[1:], text[:1].upper() + text[1:])
+    text = text[:1].upper() + text[1:]
+    return Words(text, f"읽는 프로그램의 설명: {text}")
 
 
 def _line(node: Node | None, location: list[int | str]) -> int:

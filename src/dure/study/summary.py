@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 Kind = Literal["count", "moment", "weights"]
-Array = NDArray[np.float64] | NDArray[np.int64] | NDArray[np.float32]
+Array = NDArray[Any]
+"""float64 for moments and weights, int64 for counts."""
 Summary = dict[str, Array]
 """Array by name. Adding two summaries of the same declaration adds each array."""
 
@@ -44,7 +45,7 @@ class ArraySpec:
     labels: tuple[str, ...] = ()
 
     @property
-    def dtype(self) -> np.dtype[np.float64] | np.dtype[np.int64]:
+    def dtype(self) -> np.dtype[Any]:
         return np.dtype(np.int64) if self.kind == "count" else np.dtype(np.float64)
 
     @property
