@@ -102,8 +102,7 @@ class WrongEncoding(InputError):
     remedy = Words(
         "Name its encoding (--encoding cp949 for older Korean exports, or `encoding:` in the mapping plan), "
         "or save it as UTF-8.",
-        "인코딩을 지정하거나(한국의 옛 내보내기는 --encoding cp949, 매핑 계획에서는 `encoding:`) "
-        "UTF-8로 저장하십시오.",
+        "인코딩을 지정하거나(한국의 옛 내보내기는 --encoding cp949, 매핑 계획에서는 `encoding:`) UTF-8로 저장하십시오.",
     )
 
 
@@ -120,16 +119,17 @@ class MalformedYaml(InputError):
 
 
 class InvalidDocument(InputError):
-    what = Words("'{path}', line {line}: '{field}' is not as it should be.", "'{path}' {line}행: '{field}' 항목이 맞지 않습니다.")
+    what = Words(
+        "'{path}', line {line}: '{field}' is not as it should be.",
+        "'{path}' {line}행: '{field}' 항목이 맞지 않습니다.",
+    )
     why = Words("{problem}.", "{problem}.")
     remedy = Words("{hint}", "{hint}")
 
 
 class MissingPackage(InputError):
     what = Words("{purpose} needs the package '{package}'.", "{purpose}에는 '{package}' 패키지가 필요합니다.")
-    why = Words(
-        "It is not part of the light default install.", "가벼운 기본 설치에는 들어 있지 않습니다."
-    )
+    why = Words("It is not part of the light default install.", "가벼운 기본 설치에는 들어 있지 않습니다.")
     remedy = Words("Install it: {command}", "설치하십시오: {command}")
 
 
@@ -169,9 +169,13 @@ class UnknownMethod(InputError):
 
 class UnknownParameter(InputError):
     what = Words("'{method}' has no parameter '{parameter}'.", "'{method}'에는 '{parameter}' 매개변수가 없습니다.")
-    why = Words("A parameter that is not known would silently do nothing.", "모르는 매개변수는 아무 일도 하지 않고 지나가게 됩니다.")
+    why = Words(
+        "A parameter that is not known would silently do nothing.",
+        "모르는 매개변수는 아무 일도 하지 않고 지나가게 됩니다.",
+    )
     remedy = Words(
-        "{nearest} `dure methods {method}` describes each.", "{nearest} `dure methods {method}`가 하나씩 설명합니다."
+        "{nearest} `dure methods {method}` describes each.",
+        "{nearest} `dure methods {method}`가 하나씩 설명합니다.",
     )
 
     def __init__(self, method: str, parameter: str, known: Iterable[str]) -> None:
@@ -179,14 +183,26 @@ class UnknownParameter(InputError):
 
 
 class InvalidParameter(InputError):
-    what = Words("The parameter '{parameter}' of '{method}' cannot be used.", "'{method}'의 '{parameter}' 매개변수를 쓸 수 없습니다.")
+    what = Words(
+        "The parameter '{parameter}' of '{method}' cannot be used.",
+        "'{method}'의 '{parameter}' 매개변수를 쓸 수 없습니다.",
+    )
     why = Words("{problem}.", "{problem}.")
-    remedy = Words("`dure methods {method}` says what it takes.", "`dure methods {method}`가 받을 수 있는 값을 알려 줍니다.")
+    remedy = Words(
+        "`dure methods {method}` says what it takes.",
+        "`dure methods {method}`가 받을 수 있는 값을 알려 줍니다.",
+    )
 
 
 class UnknownStep(InputError):
-    what = Words("The step '{step}' uses '{used}', which no earlier step is named.", "'{step}' 단계가 쓰는 '{used}'(이)라는 앞 단계가 없습니다.")
-    why = Words("Steps run in order; each may use only those above it.", "단계는 순서대로 실행되며, 위에 있는 단계만 쓸 수 있습니다.")
+    what = Words(
+        "The step '{step}' uses '{used}', which no earlier step is named.",
+        "'{step}' 단계가 쓰는 '{used}'(이)라는 앞 단계가 없습니다.",
+    )
+    why = Words(
+        "Steps run in order; each may use only those above it.",
+        "단계는 순서대로 실행되며, 위에 있는 단계만 쓸 수 있습니다.",
+    )
     remedy = Words("{nearest}", "{nearest}")
 
     def __init__(self, step: str, used: str, known: Iterable[str]) -> None:
@@ -220,7 +236,10 @@ class NotACdm(InputError):
 
 
 class Unanswerable(InputError):
-    what = Words("The study asks what an OMOP database cannot answer: '{part}'.", "OMOP 데이터베이스가 답할 수 없는 질문이 연구에 있습니다: '{part}'.")
+    what = Words(
+        "The study asks what an OMOP database cannot answer: '{part}'.",
+        "OMOP 데이터베이스가 답할 수 없는 질문이 연구에 있습니다: '{part}'.",
+    )
     why = Words("{problem}.", "{problem}.")
     remedy = Words("{hint}", "{hint}")
 
@@ -233,7 +252,10 @@ class DataError(DureError):
 
 
 class TextWhereNumbers(DataError):
-    what = Words("The column '{column}' holds text where numbers belong{place}.", "'{column}' 열에 숫자가 아니라 글자가 들어 있습니다{place}.")
+    what = Words(
+        "The column '{column}' holds text where numbers belong{place}.",
+        "'{column}' 열에 숫자가 아니라 글자가 들어 있습니다{place}.",
+    )
     why = Words(
         "It is used as a number, and at least one of its values is not one.",
         "숫자로 쓰이는 열인데 숫자가 아닌 값이 있습니다.",
@@ -248,7 +270,10 @@ class TextWhereNumbers(DataError):
 
 
 class UndeclaredLevel(DataError):
-    what = Words("The column '{column}' holds a level that the study does not declare.", "'{column}' 열에 연구가 선언하지 않은 수준이 있습니다.")
+    what = Words(
+        "The column '{column}' holds a level that the study does not declare.",
+        "'{column}' 열에 연구가 선언하지 않은 수준이 있습니다.",
+    )
     why = Words(
         "Levels come from the study, never from one hospital's rows, so that all hospitals send the same columns.",
         "모든 병원이 같은 열을 보내도록, 수준은 한 병원의 자료가 아니라 연구가 정합니다.",
@@ -260,7 +285,10 @@ class UndeclaredLevel(DataError):
 
 
 class NotAnOutcome(DataError):
-    what = Words("'{column}' cannot be the outcome of a '{family}' model.", "'{column}'은(는) '{family}' 모형의 결과 변수가 될 수 없습니다.")
+    what = Words(
+        "'{column}' cannot be the outcome of a '{family}' model.",
+        "'{column}'은(는) '{family}' 모형의 결과 변수가 될 수 없습니다.",
+    )
     why = Words("{problem}.", "{problem}.")
     remedy = Words("{hint}", "{hint}")
 
@@ -268,17 +296,26 @@ class NotAnOutcome(DataError):
 class NotACount(DataError):
     what = Words("'{column}' cannot be used as {role}.", "'{column}'을(를) {role}(으)로 쓸 수 없습니다.")
     why = Words("{problem}.", "{problem}.")
-    remedy = Words("Correct the column at the hospital, or choose another.", "병원에서 그 열을 바로잡거나 다른 열을 고르십시오.")
+    remedy = Words(
+        "Correct the column at the hospital, or choose another.",
+        "병원에서 그 열을 바로잡거나 다른 열을 고르십시오.",
+    )
 
 
 class EmptyExport(DataError):
     what = Words("The export '{path}' holds no rows.", "내보내기 '{path}'에 행이 없습니다.")
     why = Words("Only its header was found, or not even that.", "머리글만 있거나 그것도 없습니다.")
-    remedy = Words("Export it again from the hospital's system, then run this step again.", "병원 시스템에서 다시 내보낸 뒤 이 단계를 다시 실행하십시오.")
+    remedy = Words(
+        "Export it again from the hospital's system, then run this step again.",
+        "병원 시스템에서 다시 내보낸 뒤 이 단계를 다시 실행하십시오.",
+    )
 
 
 class UnmappedColumn(DataError):
-    what = Words("'{path}' does not fit its mapping plan: '{column}'.", "'{path}'이(가) 매핑 계획과 맞지 않습니다: '{column}'.")
+    what = Words(
+        "'{path}' does not fit its mapping plan: '{column}'.",
+        "'{path}'이(가) 매핑 계획과 맞지 않습니다: '{column}'.",
+    )
     why = Words("{problem}.", "{problem}.")
     remedy = Words("{hint}", "{hint}")
 
@@ -289,7 +326,10 @@ class NobodyLeft(DataError):
         "No person at any hospital has a value in every column that the question uses ({columns}).",
         "질문이 쓰는 모든 열({columns})에 값이 있는 사람이 어느 병원에도 없습니다.",
     )
-    remedy = Words("Leave out the column that is always missing, or check its mapping.", "늘 비어 있는 열을 빼거나 매핑을 확인하십시오.")
+    remedy = Words(
+        "Leave out the column that is always missing, or check its mapping.",
+        "늘 비어 있는 열을 빼거나 매핑을 확인하십시오.",
+    )
 
 
 # ── the data cannot answer ───────────────────────────────────────────────────────────────────────
@@ -305,7 +345,10 @@ class OneClass(NotEstimable):
         "Everyone analysed has the same outcome, so nothing can tell cases from non-cases.",
         "분석 대상 모두의 결과가 같아 환자와 비환자를 가를 수 없습니다.",
     )
-    remedy = Words("Widen the cohort or the definition of the outcome, or add hospitals.", "코호트나 결과 정의를 넓히거나 병원을 더하십시오.")
+    remedy = Words(
+        "Widen the cohort or the definition of the outcome, or add hospitals.",
+        "코호트나 결과 정의를 넓히거나 병원을 더하십시오.",
+    )
 
 
 class Separation(NotEstimable):
@@ -321,9 +364,18 @@ class Separation(NotEstimable):
 
 
 class NotConverged(NotEstimable):
-    what = Words("The estimates did not settle in {rounds} rounds.", "{rounds}번의 라운드 안에 추정이 수렴하지 않았습니다.")
-    why = Words("The likelihood is nearly flat, or the data hold extreme values.", "가능도가 거의 평평하거나 극단값이 있습니다.")
-    remedy = Words("Look at the ranges of the terms, leave one out, or raise `rounds`.", "항의 범위를 살피고, 하나를 빼거나 `rounds`를 늘리십시오.")
+    what = Words(
+        "The estimates did not settle in {rounds} rounds.",
+        "{rounds}번의 라운드 안에 추정이 수렴하지 않았습니다.",
+    )
+    why = Words(
+        "The likelihood is nearly flat, or the data hold extreme values.",
+        "가능도가 거의 평평하거나 극단값이 있습니다.",
+    )
+    remedy = Words(
+        "Look at the ranges of the terms, leave one out, or raise `rounds`.",
+        "항의 범위를 살피고, 하나를 빼거나 `rounds`를 늘리십시오.",
+    )
 
 
 class NothingVaries(NotEstimable):
@@ -375,7 +427,10 @@ class PermitError(DureError):
 
 class LifecycleError(DureError):
     what = Words("'{action}' is not possible now.", "지금은 '{action}'을(를) 할 수 없습니다.")
-    why = Words("The study is '{state}', and that step is not open from there to a {role}.", "연구가 '{state}' 상태이며, 그 상태에서 {role}에게는 열려 있지 않은 일입니다.")
+    why = Words(
+        "The study is '{state}', and that step is not open from there to a {role}.",
+        "연구가 '{state}' 상태이며, 그 상태에서 {role}에게는 열려 있지 않은 일입니다.",
+    )
     remedy = Words("Open now: {open}.", "지금 할 수 있는 일: {open}.")
 
 

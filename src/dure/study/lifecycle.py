@@ -28,7 +28,7 @@ class Transition:
 TRANSITIONS: tuple[Transition, ...] = (
     Transition("draft", "submit", "researcher", "submitted"),
     Transition("submitted", "permit_all", "hub", "permitted"),
-    Transition("submitted", "decline", "hospital", "declined"),
+    Transition("submitted", "decline", "hub", "declined"),
     Transition("permitted", "start", "hub", "running"),
     Transition("running", "wait", "hub", "waiting"),
     Transition("waiting", "resume", "hub", "running"),

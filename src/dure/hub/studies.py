@@ -1,0 +1,86 @@
+"""A study's life at the hub: submitted, permitted or declined by hospitals, run, released."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+from dure.errors import PermitError, UnknownHospital
+from dure.federation.plan import plan_of
+from dure.hub.store import Store
+from dure.language import Words
+from dure.study import lifecycle
+from dure.study.method import Methods
+from dure.study.permit import Permit, read_key, verify
+from dure.study.spec import Study, canonical_json
+
+
+def submit(store: Store, study: Study, methods: Methods) -> str:
+    """Take a study in; its hash. Every step is read and declared first, so that errors come before review.
+
+    Submitting the same study again changes nothing. Raises DureError.
+    """
+    plan_of(study, methods).check(tuple(store.hospitals()))
+    after = lifecycle.check("draft", "submit", "researcher")
+    store.put_study(study.hash, canonical_json(study), after)
+    return study.hash
+
+
+def read(store: Store, hash_: str) -> tuple[Study, lifecycle.State]:
+    found = store.study(hash_)
+    if found is None:
+        raise UnknownHospital(hash_, [name for name, _, _ in store.studies()])
+    return Study.model_validate(json.loads(found[0])), found[1]  # type: ignore[return-value]
+
+
+def receive_permit(store: Store, hash_: str, hospital: str, envelope: dict[str, Any] | None, minimum: int = 3) -> None:
+    """Keep a hospital's permit (None: it declines). When all have answered the study moves on.
+
+    Raises UnknownHospital, or PermitError where the signature, the study or the dates are not right.
+    """
+    known = store.hospitals()
+    if hospital not in known:
+        raise UnknownHospital(hospital, known)
+    if envelope is not None:
+        permit = verify(envelope, read_key(known[hospital]), hospital)
+        _current(permit, hash_)
+    with store.transaction():
+        store.put_permit(hash_, hospital, envelope)
+        answered = store.permits(hash_)
+        state = read(store, hash_)[1]
+        if state == "submitted" and set(answered) == set(known):
+            enough = sum(permit is not None for permit in answered.values()) >= min(minimum, len(known))
+            action: lifecycle.Action = "permit_all" if enough else "decline"
+            store.set_state(hash_, lifecycle.check(state, action, "hub"))
+
+
+def permits(store: Store, hash_: str) -> dict[str, Permit]:
+    """The verified, current permits, by hospital in the order in which hospitals joined."""
+    keys, found = store.hospitals(), store.permits(hash_)
+    verified: dict[str, Permit] = {}
+    for hospital, key in keys.items():
+        envelope = found.get(hospital)
+        if envelope is None:
+            continue
+        permit = verify(envelope, read_key(key), hospital)
+        _current(permit, hash_)
+        verified[hospital] = permit
+    return verified
+
+
+def advance(store: Store, hash_: str, action: lifecycle.Action, role: lifecycle.Role) -> lifecycle.State:
+    """Move a study along its life-cycle; raises LifecycleError."""
+    with store.transaction():
+        after = lifecycle.check(read(store, hash_)[1], action, role)
+        store.set_state(hash_, after)
+    return after
+
+
+def _current(permit: Permit, hash_: str) -> None:
+    if permit.study != hash_:
+        problem = Words("It is for another version of the study", "연구의 다른 판에 대한 허가서입니다")
+        raise PermitError(hospital=permit.hospital, problem=problem)
+    if not permit.issued <= datetime.now(UTC) < permit.expires:
+        problem = Words("It has expired or is not yet valid", "유효 기간이 아닙니다")
+        raise PermitError(hospital=permit.hospital, problem=problem)

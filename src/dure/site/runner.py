@@ -1,0 +1,85 @@
+"""A hospital's runner: permit → cohort → answer. Nothing is read before the permit allows it."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+import polars as pl
+
+from dure.errors import DureError, PermitError
+from dure.federation.answer import Desk, answer
+from dure.federation.messages import Answer, Ask, error_data
+from dure.federation.plan import Plan, plan_of
+from dure.language import Words
+from dure.omop.cohort_query import cohort_rows
+from dure.site import inbox
+from dure.site.memory import StoredMemory
+from dure.site.settings import Site
+from dure.study.method import Methods, find_method, source_hash
+from dure.study.permit import Permit, check_permit, verify
+from dure.study.rows import Rows
+from dure.study.spec import Study
+
+
+class Runner:
+    """Answers the hub's questions for one hospital; hand `Runner.answer` to an engine."""
+
+    def __init__(self, site: Site, methods: Methods) -> None:
+        self.site, self.methods = site, methods
+        self._rows: dict[str, Rows] = {}
+
+    @cached_property
+    def memory(self) -> StoredMemory:
+        return StoredMemory(self.site.folder / "rounds.db")
+
+    def answer(self, message: bytes) -> bytes:
+        """The reply's bytes; every refusal and failure is a reply too."""
+        try:
+            ask = Ask.from_bytes(message)
+        except (ValueError, TypeError, KeyError):
+            problem = Words("The question cannot be read", "질문을 읽을 수 없습니다")
+            return self._no(PermitError(hospital=self.site.hospital, problem=problem))
+        try:
+            study = inbox.study_of(self.site, ask.study)
+            permit = self._permit(ask, study)
+            limits = self.site.limits
+            plan = plan_of(study, self.methods, limits.minimum_people)
+        except DureError as error:
+            self.site.audit.append("failed", error=error.code(), run=ask.run, study=ask.study, step=ask.step)
+            return self._no(error)
+        desk = Desk(
+            self.site.hospital,
+            plan,
+            permit.grants(),
+            limits,
+            lambda: self.rows(study, plan),
+            self.memory,
+            self.site.audit,
+        )
+        return answer(ask, desk)
+
+    def rows(self, study: Study, plan: Plan) -> Rows:
+        """The cohort's rows, read from the database once per study and process."""
+        if study.hash not in self._rows:
+            found = cohort_rows(self.site.database, study.cohort, dict(study.variables))
+            frame = pl.from_arrow(found.table)
+            assert isinstance(frame, pl.DataFrame)
+            person = frame["person_id"].to_numpy().astype(np.int64)
+            rows = Rows(frame.drop("person_id"), self.site.hospital, plan.columns, found.attrition, person)
+            self._rows[study.hash] = rows
+        return self._rows[study.hash]
+
+    def _permit(self, ask: Ask, study: Study) -> Permit:
+        """This hospital's own permit, checked against the question; raises PermitError."""
+        envelope = inbox.own_permit(self.site, ask.study)
+        if envelope is None:
+            problem = Words("It has not permitted this study", "이 연구를 허가하지 않았습니다")
+            raise PermitError(hospital=self.site.hospital, problem=problem)
+        permit = verify(envelope, self.site.signer().public_key, self.site.hospital)
+        method = find_method(study.step(ask.step).method, self.methods)
+        check_permit(permit, study.hash, method.name, source_hash(method))
+        return permit
+
+    def _no(self, error: DureError) -> bytes:
+        return Answer(self.site.hospital, "error", error=error_data(error)).to_bytes()

@@ -1,0 +1,57 @@
+"""A hospital's settings file, `site.yaml`: its name, its OMOP database, its key, and its tighter limits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import Field
+from securesystemslib.signer import CryptoSigner
+
+from dure.guard.audit import AuditLog
+from dure.guard.keys import create_signer, read_signer
+from dure.guard.rules import DEFAULT, Limits, tighten
+from dure.study.document import Strict, read_document
+from dure.study.permit import key_document
+
+
+class SiteFile(Strict):
+    """`limits` may only tighten the alliance's rules. Paths are relative to the file."""
+
+    hospital: str = Field(min_length=1)
+    database: Path = Path("omop.duckdb")
+    limits: dict[str, float] = Field(default_factory=dict)
+
+
+class Site:
+    """One hospital's folder: `site.yaml`, key, database, inbox, round store and audit log."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.file = read_document(folder / "site.yaml", SiteFile)
+        self.hospital = self.file.hospital
+        self.database = folder / self.file.database
+        self.audit = AuditLog(folder / "audit.jsonl")
+
+    @property
+    def limits(self) -> Limits:
+        return tighten(self.file.limits, DEFAULT)
+
+    def signer(self) -> CryptoSigner:
+        return read_signer(self.folder / "key.pem")
+
+    def public_key(self) -> dict[str, Any]:
+        """What the hospital hands to the alliance when it joins."""
+        return key_document(self.signer().public_key)
+
+
+def create_site(folder: Path, hospital: str) -> Site:
+    """A new hospital folder with settings and a key of its own; what is there already is kept."""
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = folder / "site.yaml"
+    if not settings.exists():
+        settings.write_text(yaml.safe_dump({"hospital": hospital, "database": "omop.duckdb"}, allow_unicode=True))
+    if not (folder / "key.pem").exists():
+        create_signer(folder / "key.pem")
+    return Site(folder)
