@@ -74,7 +74,7 @@ class Alliance:
 
     def run(self, ledger: Ledger) -> Result:
         """The working Result; raises what the run ended with."""
-        grants: frozenset[Any] = frozenset(("per_hospital", "difference")) if self.limits is OFF else frozenset()
+        grants: frozenset[Any] = frozenset(("per_hospital",)) if self.limits is OFF else frozenset()
         run = Run(
             "run",
             self.plan,
@@ -149,7 +149,7 @@ def test_simulate_under_the_default_rules_releases_the_losses_and_no_weights() -
     assert not shown.result.portable
 
 
-def pooled_descent(frame: pl.DataFrame, first: Mapping[str, np.ndarray], steps: int, rate: float, l2: float) -> Any:
+def pooled_descent(frame: pl.DataFrame, first: Mapping[str, Any], steps: int, rate: float, l2: float) -> Any:
     """Plain full-batch gradient descent on pooled rows, written out weight by weight."""
     groups = [(frame["group"] == level).cast(pl.Float64).to_numpy() for level in ("a", "b", "c")]
     x = np.column_stack([frame["age"].to_numpy(), frame["marker"].to_numpy(), *groups])
@@ -251,7 +251,7 @@ def test_own_heads_help_where_the_outcome_is_shifted(capsys: pytest.CaptureFixtu
 
 @dataclass
 class StoppingLedger(InMemoryLedger):
-    """Dies at the write after round `last`, as a killed hub does: hospitals have answered, nothing is stored."""
+    """Dies at the write after round `last`, as a killed hub does: answered by the hospitals, not stored."""
 
     last: int = 0
 

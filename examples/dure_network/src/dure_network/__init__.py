@@ -2,8 +2,8 @@
 hospital's own output head stays in `kept` and never leaves.
 
 Rounds: counts and sums; squares about the pooled mean; `rounds` of training; one that measures the last loss.
-Averaging: McMahan et al. 2017 (FedAvg); heads that stay: Arivazhagan et al. 2019 (FedPer). Nothing is random but
-the first weights, and every gradient is over all rows, so a resumed run repeats bit for bit.
+Averaging: McMahan et al. 2017 (FedAvg); heads that stay: Arivazhagan et al. 2019 (FedPer). Only the first
+weights are random and every gradient is over all rows, so a resumed run repeats bit for bit.
 """
 
 from __future__ import annotations
@@ -63,13 +63,13 @@ class Network:
     def declare(self, question: Question, state: State) -> Declaration:
         parameters, phase = question.parameters, state["phase"]
         names, levels = _inputs(question)
-        width = len(names)
+        width, labels = len(names), tuple(levels)
         if phase == "counts":
             event = (f"{parameters.outcome} (events)",)
             return (
                 ArraySpec("n", (), "count", on_small="refuse"),
                 ArraySpec("events", (), "count", whole="n", on_small="refuse", labels=event),
-                ArraySpec("levels", (len(levels),), "count", whole="n", on_small="refuse", labels=tuple(levels)),
+                ArraySpec("levels", (len(levels),), "count", whole="n", on_small="refuse", labels=labels),
                 ArraySpec("nonzero", (width,), "count", on_small="refuse", labels=names),
                 ArraySpec("sum_x", (width,), "moment", people=("nonzero",)),
             )
@@ -149,7 +149,7 @@ class Network:
         return {"prediction": Column("number", label=Words("Predicted probability", "예측 확률"))}
 
     def derive(self, rows: Rows, question: Question, result: Result, kept: Kept) -> Mapping[str, Any]:
-        """`prediction` by the hospital's own head, or the shared one where it keeps none; NaN as inputs are."""
+        """`prediction` by the own head, or by the shared one if none is kept; NaN if an input is missing."""
         x, known = _raw_inputs(rows, question)
         found, values = result.portable, np.full(rows.n, np.nan)
         activations = _activations(_standardised(x[known], found), found["hidden"])
@@ -202,8 +202,8 @@ def _trained(
 ) -> tuple[Matrix, Matrix, Matrix | None]:
     """`local_epochs` full-batch steps of (hidden, shared head, own head), from this hospital's people only.
 
-    The hidden layer follows the hospital's own head where there is one; the shared head learns beside it, from
-    other first weights, so that its step is not the own head's.
+    The hidden layer follows the hospital's own head where there is one; the shared head learns beside it,
+    from other first weights, so that its step is not the own head's.
     """
     n, rate, shared = len(y), parameters.learning_rate, head
     shrink = np.append(np.full(len(head) - 1, parameters.l2), 0.0)  # the bias carries the outcome's level
