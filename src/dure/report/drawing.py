@@ -24,9 +24,7 @@ _VEGA_LITE = "6.4"
 
 def svg(chart: Any, name: str, identity: str) -> Markup:
     """The chart as `<svg role="img">` called `name`; `identity` keeps its pattern apart from other figures'."""
-    styled = chart.configure(aria=False, background="transparent", font=FONT, padding=2).configure_view(
-        stroke=None
-    )
+    styled = chart.configure(aria=False, background="transparent", font=FONT, padding=2).configure_view(stroke=None)
     drawn: str = vl_convert.vegalite_to_svg(styled.to_dict(), vl_version=_VEGA_LITE)
     # Vega calls every group a graphics object even with aria off; inside an image they are presentation.
     drawn = re.sub(r' (?:role|aria-[a-z]+)="[^"]*"', "", drawn)

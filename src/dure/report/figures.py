@@ -19,6 +19,8 @@ _TICKS = (0.001, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 1000
 
 _WIDTH, _PLOT_FROM, _PLOT_TO = 760, 200, 600
 _LANE, _GAP, _LINE_HEIGHT = 14, 16, 16
+_HALOED: tuple[dict[str, Any], ...] = ({"color": SURFACE, "stroke": SURFACE, "strokeWidth": 5}, {"color": MUTED})
+"""Text over grid lines is drawn twice, first as a wide outline in the colour of the ground."""
 
 
 def forest(rows: tuple[ForestRow, ...], language: Language) -> Markup:
@@ -78,8 +80,11 @@ def forest(rows: tuple[ForestRow, ...], language: Language) -> Markup:
         layer("pooled").mark_point(shape="diamond", filled=False, stroke=INK, strokeWidth=1.4, size=190, opacity=1)
         .encode(x=estimate, y=at),
         *_arrows(drawn, scale, axis, at),
-        layer("status").mark_text(align="left", baseline="middle", color=MUTED, fontSize=11).encode(
-            x=alt.value(_PLOT_FROM + 4), y=at, text="text:N"
+        *(
+            layer("status").mark_text(align="left", baseline="middle", fontSize=11, **style).encode(
+                x=alt.value(_PLOT_FROM + 4), y=at, text="text:N"
+            )
+            for style in _HALOED
         ),
         layer("label").mark_text(
             align="left", baseline="middle", color=INK, fontSize=13, fontWeight=600, lineHeight=_LINE_HEIGHT
@@ -89,9 +94,10 @@ def forest(rows: tuple[ForestRow, ...], language: Language) -> Markup:
         ),
         *(
             marks([head]).mark_text(
-                align=head.get("align", "right"), baseline="middle", color=MUTED, fontSize=12
+                align=head.get("align", "right"), baseline="middle", fontSize=12, **style
             ).encode(x=alt.value(head["x"]), y=alt.value(top + 8), text="text:N")
             for head in heads
+            for style in _HALOED
         ),
         *_legend(hospitals, rows, language),
     ]  # fmt: skip
@@ -113,7 +119,7 @@ def _mark(
     series = point.series.say(language)
     if point.estimate is None:
         status = point.status.say(language) if point.status else ""
-        return {"what": "status", "y": y, "text": f"{series}: {status}"}
+        return {"what": "status", "y": y, "text": f"{series} · {status}"}
     below = point.low if point.low is not None else point.estimate
     above = point.high if point.high is not None else point.estimate
     return {
@@ -256,7 +262,7 @@ def _text(rows: list[dict[str, Any]], at: dict[str, Any], *, align: str = "cente
     return marks(rows).mark_text(align=align, baseline="middle", **style).encode(**at, text="text:N")
 
 
-_PANEL = 208
+_PANEL = 224
 
 
 def calibration(series: tuple[CalibrationSeries, ...], language: Language) -> Markup:
@@ -270,9 +276,7 @@ def calibration(series: tuple[CalibrationSeries, ...], language: Language) -> Ma
 def _panel(one: CalibrationSeries, language: Language, *, first: bool) -> Any:
     ordered = sorted(one.points, key=lambda point: point.predicted)
     points = [{"x": point.predicted, "y": point.observed, "n": point.n} for point in ordered]
-    links = [
-        {"x": a.predicted, "y": a.observed, "x2": b.predicted, "y2": b.observed} for a, b in pairwise(ordered)
-    ]
+    links = [{"x": a.predicted, "y": a.observed, "x2": b.predicted, "y2": b.observed} for a, b in pairwise(ordered)]
     axis: dict[str, Any] = {
         "values": [0, 0.25, 0.5, 0.75, 1], "format": ".0%", "labelColor": MUTED, "titleColor": MUTED,
         "titleFontWeight": "normal", "titleFontSize": 12, "labelFontSize": 11, "gridColor": LINE, "domain": False,

@@ -37,8 +37,10 @@ def p_value(value: float) -> str:
 
 
 def ratio(value: float) -> str:
-    """Odds ratios: two decimals as journals print them, three digits from 10 on."""
-    return significant(value) if value >= 10 or value < 0.1 else f"{value:.2f}"
+    """Odds ratios: two decimals as journals print them, a third near 1, where a unit's effect would vanish."""
+    if value >= 10 or value < 0.1:
+        return significant(value, 3 if value >= 10 else 2)
+    return f"{value:.3f}" if 0.9 <= value < 1.1 else f"{value:.2f}"
 
 
 def interval(low: float, high: float) -> str:

@@ -83,7 +83,9 @@ PHRASES: dict[str, Words] = {
         "{std_errors} (relative).",
         "{against}와(과) 견주었습니다. 상대 차이는 계수에서 최대 {coefficients}, 표준오차에서 최대 {std_errors}입니다.",
     ),
-    "departed": Words("{messages} messages, {numbers} numbers, {bytes}", "메시지 {messages}개, 수 {numbers}개, {bytes}"),
+    "departed": Words(
+        "{messages} messages, {numbers} numbers, {bytes}", "메시지 {messages}개, 수 {numbers}개, {bytes}"
+    ),
     "entries": Words("{count} arrays", "배열 {count}개"),
     "federated": Words("Federated", "연합"),
     "pooled": Words("Pooled", "통합"),
@@ -106,6 +108,7 @@ PHRASES: dict[str, Words] = {
         "Calibration of {models} models; every number is in the table below.",
         "모형 {models}개의 보정 그림. 모든 수치는 아래 표에 있습니다.",
     ),
+    "mean_sd": Words("mean (SD)", "평균(표준편차)"),
     "small": Words(
         "Withheld: too few people ({shown}) to show without risk to them",
         "공개 안 함: 사람 수가 너무 적어({shown}) 개인이 드러날 수 있음",
@@ -150,7 +153,7 @@ HEADINGS: dict[str, Words] = {
     "shape": Words("Shape", "모양"),
     "bytes": Words("Size", "크기"),
     "rules": Words("Rules passed", "통과한 규칙"),
-    "fold": Words("Combined by", "합치는 방법"),
+    "fold": Words("Left out", "제외한 병원"),
     "messages": Words("Messages", "메시지"),
     "numbers": Words("Numbers", "수"),
     "status": Words("Status", "상태"),
@@ -165,13 +168,6 @@ HEADINGS: dict[str, Words] = {
     "family": Words("Family", "분포족"),
     "formula": Words("Formula", "모형식"),
     "model": Words("Model", "모형"),
-}
-
-FOLDS: dict[str, Words] = {
-    "sum": Words("sum", "합"),
-    "plain": Words("plain sum", "단순 합"),
-    "secure": Words("secure sum", "보안 합"),
-    "per_hospital": Words("per hospital", "병원별"),
 }
 
 

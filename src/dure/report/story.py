@@ -95,7 +95,10 @@ class CalibrationSeries:
 
 @dataclass(frozen=True)
 class LeftEntry:
-    """One array of one message that left one hospital, as its gate wrote it down."""
+    """One array of one message that left one hospital, as its gate wrote it down.
+
+    `fold` is the hospital left out where a step is run once without each.
+    """
 
     hospital: str
     step: str
@@ -104,7 +107,7 @@ class LeftEntry:
     shape: tuple[int, ...]
     bytes: int
     rules: tuple[str, ...]
-    fold: str
+    fold: str | None = None
 
     @property
     def numbers(self) -> int:
@@ -190,7 +193,7 @@ def departures(left: tuple[LeftEntry, ...]) -> tuple[Departure, ...]:
     return tuple(
         Departure(
             hospital=hospital,
-            messages=len({(entry.step, entry.round) for entry in entries}),
+            messages=len({(entry.step, entry.fold, entry.round) for entry in entries}),
             numbers=sum(entry.numbers for entry in entries),
             bytes=sum(entry.bytes for entry in entries),
         )
