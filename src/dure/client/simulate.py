@@ -23,7 +23,7 @@ from dure.language import Words
 from dure.study.method import Methods, installed_methods
 from dure.study.permit import Grant
 from dure.study.result import Result
-from dure.study.rows import Rows
+from dure.study.rows import Column, Rows
 from dure.study.spec import Step
 
 Rules = Literal["default", "off"] | Mapping[str, Any]
@@ -95,11 +95,13 @@ def run_frames(
     *,
     engine: str = "local",
     methods: Methods | None = None,
+    columns: Mapping[str, Column] | None = None,
     ledger: Ledger | None = None,
     progress: Progress | None = None,
 ) -> tuple[dict[str, Outcome], Run]:
     """Several steps over frames; what `simulate`, `dure try` and the generic tests run on.
 
+    `columns` declares kinds and levels; without it they are collected from the frames.
     Per-hospital arrays that a method declares are permitted, since one person owns all frames; sums of too
     few hospitals and differences need the grant said aloud.
     """
@@ -110,12 +112,12 @@ def run_frames(
         raise NotEnoughHospitals(named=0, needed=1)
     frames = {str(name): to_polars(frame) for name, frame in sites.items()}
     hospitals = tuple(frames)
-    columns = columns_of(frames)
     known_methods = methods if methods is not None else installed_methods()
-    plan = Plan("simulation", steps, columns, known_methods, minimum_people=limits.minimum_people)
+    plan = Plan("simulation", steps, columns or columns_of(frames), known_methods, minimum_people=limits.minimum_people)
     plan.check(hospitals)
     if len(hospitals) >= limits.minimum_hospitals:
-        grants = grants | _declared_grants(plan, hospitals)
+        if "per_hospital" in plan.grants_needed(hospitals, 1):
+            grants = grants | {"per_hospital"}
     desks = {name: _desk(name, frame, plan, limits, grants) for name, frame in frames.items()}
     local = LocalEngine({name: _answerer(desk) for name, desk in desks.items()})
     run = Run(
@@ -155,18 +157,6 @@ def _rules(rules: Rules) -> tuple[Limits, frozenset[Grant]]:
         raise InvalidParameter(method="simulate", parameter="rules", problem=problem)
     asked: frozenset[Grant] = frozenset(grant for grant in every if rules.get(grant))
     return with_overrides({name: value for name, value in rules.items() if name not in every}), asked
-
-
-def _declared_grants(plan: Plan, hospitals: tuple[str, ...]) -> frozenset[Grant]:
-    """What the steps' own declarations ask for."""
-    found: set[Grant] = set()
-    for step in plan.steps:
-        if step.scope != "all":
-            found.update(("per_hospital",) if step.scope == "each" else ())
-        question, method = plan.question(step, hospitals), plan.method(step)
-        if any(spec.per_hospital or spec.opens_hospitals for spec in method.declare(question, method.start(question))):
-            found.add("per_hospital")
-    return frozenset(found)
 
 
 def _desk(name: str, frame: pl.DataFrame, plan: Plan, limits: Limits, grants: frozenset[Grant]) -> Desk:

@@ -149,9 +149,7 @@ def source_frame() -> pl.DataFrame:
     if not path.is_file():
         raise FileMissing(path=path)
     frame = pl.read_csv(path, infer_schema=False)
-    return frame.with_columns(
-        pl.col(name).cast(pl.Float64 if name == "oldpeak" else pl.Int64) for name in NUMBERS
-    )
+    return frame.with_columns(pl.col(name).cast(pl.Float64 if name == "oldpeak" else pl.Int64) for name in NUMBERS)
 
 
 def patients(hospital: str) -> pl.DataFrame:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from dure.language import Words
 from dure.study.method import Method, Methods, Question, find_method, read_parameters
+from dure.study.permit import Grant
 from dure.study.result import Result
 from dure.study.rows import Column
 from dure.study.spec import Step, Study
@@ -58,6 +59,20 @@ class Plan:
             question = self.question(step, hospitals)
             method = self.method(step)
             method.declare(question, method.start(question))
+
+    def grants_needed(self, hospitals: tuple[str, ...], minimum: int) -> dict[Grant, list[str]]:
+        """Which steps need which permission of every hospital, as far as their first rounds tell."""
+        needed: dict[Grant, list[str]] = {}
+        for step in self.steps:
+            question, method = self.question(step, hospitals), self.method(step)
+            declared = method.declare(question, method.start(question))
+            members = len(hospitals) - (step.scope == "all_but_one")
+            alone = any(spec.per_hospital or spec.opens_hospitals for spec in declared)
+            if alone or step.scope == "each" or members < minimum:
+                needed.setdefault("per_hospital", []).append(step.name)
+            if step.scope == "all_but_one":
+                needed.setdefault("difference", []).append(step.name)
+        return needed
 
 
 def plan_of(study: Study, methods: Methods, minimum_people: int = 0) -> Plan:

@@ -300,6 +300,8 @@ class Run:
             return Fold("finished", stored["round"], None, working)
         try:
             check_model(working, self.limits)
+            if not self.plan.step(step.name).release:
+                return Fold("finished", stored["round"], working)
             shown = release(working, self.limits)
             self._within_cap(working, shown)
         except Refused as refused:

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 
 from dure.study.document import Bilingual, Strict
 
 Domain = Literal["condition", "drug", "measurement", "observation", "procedure", "visit"]
 Kind = Literal["number", "flag", "category"]
+
+
+def _in_order(value: Any) -> Any:
+    return dict(value) if isinstance(value, list | tuple) else value
+
+
+def _as_pairs(value: Mapping[str, Any] | None) -> list[list[Any]] | None:
+    return None if value is None else [[name, item] for name, item in value.items()]
+
+
+# The first level is the reference, so the order counts: canonical JSON, which sorts keys, keeps levels as pairs.
+Sexes = Annotated[dict[str, int] | None, BeforeValidator(_in_order), PlainSerializer(_as_pairs)]
+Levels = Annotated[dict[str, tuple[int, ...]] | None, BeforeValidator(_in_order), PlainSerializer(_as_pairs)]
 
 
 class Range(Strict):
@@ -70,12 +84,12 @@ class Variable(Strict):
 
     label: Bilingual
     age: bool = False
-    sex: dict[str, int] | None = None
+    sex: Sexes = None
     present: Event | None = None
     absent: Event | None = None
     number: Event | None = None
     category: Event | None = None
-    levels: dict[str, tuple[int, ...]] | None = None
+    levels: Levels = None
 
     @model_validator(mode="after")
     def _one_source(self) -> Variable:

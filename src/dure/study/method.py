@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import sys
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -121,7 +122,13 @@ Methods = Mapping[str, Method]
 @cache
 def installed_methods() -> Methods:
     """Every method of the entry point group `dure.methods`, by name, dure's own and other packages'."""
-    found = [entry.load() for entry in entry_points(group="dure.methods")]
+    found = []
+    for entry in entry_points(group="dure.methods"):
+        try:
+            found.append(entry.load())
+        except Exception as error:  # somebody else's package: the other methods must stay usable
+            package = entry.dist.name if entry.dist else entry.value
+            warnings.warn(f"the method package '{package}' cannot be loaded: {error}", stacklevel=2)
     return {method.name: method for method in sorted(found, key=lambda method: str(method.name))}
 
 

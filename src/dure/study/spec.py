@@ -24,6 +24,7 @@ class Step(Strict):
     `uses` names earlier steps: their Results reach the method and their derived columns join the rows as
     `step.column`. `scope`: `all` hospitals sum together; `each` runs the whole loop inside every hospital
     and only its Result may leave; `all_but_one` repeats the loop once per hospital, without that hospital.
+    With `release: false` the Result only serves later steps and is shown to nobody.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Step(Strict):
     parameters: dict[str, Any] = Field(default_factory=dict)
     uses: tuple[str, ...] = ()
     scope: Scope = "all"
+    release: bool = True
 
     @model_validator(mode="after")
     def _plain_name(self) -> Step:

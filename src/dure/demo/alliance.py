@@ -1,0 +1,86 @@
+"""Four hospitals and a hub on one machine: exports, standardisation, joining, review and permits."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from dure.demo import offices
+from dure.federation.local_engine import LocalEngine
+from dure.hub import studies
+from dure.hub.store import Store
+from dure.language import Words
+from dure.site import inbox
+from dure.site.runner import Runner
+from dure.site.settings import Site, create_site
+from dure.standardise.load import LoadReport
+from dure.study.method import Methods
+from dure.study.permit import Grant
+from dure.study.spec import Study, read_study
+
+Say = Callable[[Words], None]
+NETWORK = "network"
+
+
+@dataclass
+class Alliance:
+    """The hub's store, the hospitals' sites and runners, and the study they were asked to permit."""
+
+    store: Store
+    sites: dict[str, Site]
+    runners: dict[str, Runner]
+    study: Study
+    methods: Methods
+
+    @property
+    def engine(self) -> LocalEngine:
+        return LocalEngine({name: runner.answer for name, runner in self.runners.items()})
+
+
+def demo_study(methods: Methods) -> Study:
+    """The demonstration's study; without the steps that build on the network where its package is absent."""
+    study = read_study(offices.STUDY)
+    if NETWORK in methods:
+        return study
+    absent = {step.name for step in study.steps if step.method == NETWORK}
+    kept = tuple(step for step in study.steps if step.name not in absent and not absent & set(step.uses))
+    return study.model_copy(update={"steps": kept})
+
+
+def open_hospitals(folder: Path, say: Say) -> tuple[dict[str, Site], dict[str, LoadReport]]:
+    """Each IT office exports, each hospital standardises into its own database and makes its own key."""
+    if folder.exists():
+        shutil.rmtree(folder)
+    exports = offices.write_exports(folder / "exports")
+    sites: dict[str, Site] = {}
+    reports: dict[str, LoadReport] = {}
+    for hospital in offices.HOSPITALS:
+        office = offices.office_of(hospital)
+        site = create_site(folder / "hospitals" / office.slug, hospital)
+        reports[hospital] = report = offices.build_database(hospital, exports[hospital], site.database)
+        site.audit.append("standardised", file=office.file, rows=report.rows_read)
+        sites[hospital] = site
+        people = report.rows_read
+        say(
+            Words(f"{hospital}: {office.file} → OMOP, {people} people", f"{hospital}: {office.file} → OMOP, {people}명")
+        )
+    return sites, reports
+
+
+def join(folder: Path, sites: dict[str, Site], methods: Methods, study: Study) -> Alliance:
+    """The hub opens its store, hospitals hand over their public keys, the study is submitted and delivered."""
+    store = Store(folder / "hub" / "hub.db")
+    for name, site in sites.items():
+        store.add_hospital(name, site.public_key())
+    studies.submit(store, study, methods)
+    for site in sites.values():
+        inbox.receive(site, study)
+    return Alliance(store, sites, {name: Runner(site, methods) for name, site in sites.items()}, study, methods)
+
+
+def permit(alliance: Alliance, hospital: str, grants: tuple[Grant, ...] = ("per_hospital", "difference")) -> None:
+    """One hospital reviews and signs; the hub checks the signature."""
+    envelope = inbox.permit(alliance.sites[hospital], alliance.study.hash, alliance.methods, grants)
+    studies.receive_permit(alliance.store, alliance.study.hash, hospital, envelope)
