@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
@@ -135,6 +136,7 @@ class Design:
         return np.concatenate(found) if found else np.zeros(0, dtype=np.int64)
 
 
+@lru_cache(maxsize=64)
 def design(parsed: Parsed) -> Design:
     """The design of a parsed formula's right-hand side."""
     factors = tuple(dict.fromkeys(factor for term in parsed.terms for factor in term))

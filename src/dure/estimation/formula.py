@@ -10,6 +10,7 @@ import ast
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -112,13 +113,18 @@ def parse(text: str, columns: Mapping[str, Column], hospitals: tuple[str, ...] =
 
     Raises FormulaError or UnknownColumn.
     """
+    return _parse(text, tuple(columns.items()), hospitals)
+
+
+@lru_cache(maxsize=64)  # every round at every hospital reads the same formula, and formulaic takes 10 ms
+def _parse(text: str, columns: tuple[tuple[str, Column], ...], hospitals: tuple[str, ...]) -> Parsed:
     try:
         formula = Formula(text)
     except (FormulaicError, SyntaxError, ValueError) as error:
         raise _broken(
             text, f"It cannot be parsed: {str(error).strip().splitlines()[0]}", "해석할 수 없습니다"
         ) from None
-    known = {**columns, "site": Column("category", hospitals)}
+    known = {**dict(columns), "site": Column("category", hospitals)}
     if hasattr(formula, "lhs"):
         left, right = list(formula.lhs), list(formula.rhs)
         if len(left) != 1 or len(left[0].factors) != 1:
