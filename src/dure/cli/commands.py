@@ -12,7 +12,7 @@ import typer
 from rich.text import Text
 
 from dure.cli.screen import Narrator, console, errors, show_error, show_remark, show_table
-from dure.errors import DureError, nearest
+from dure.errors import DureError
 from dure.language import Words, reader_language
 
 Folder = Path
@@ -84,11 +84,7 @@ def run(arguments: list[str]) -> int:
 
 
 def _usage(error: Any) -> str:
-    known = [command.name for command in app.registered_commands] + ["study", "site", "hub"]
-    message = str(error.format_message())
-    if "No such command" in message:
-        message += " " + nearest(message.split("'")[1], [str(name) for name in known if name]).say()
-    return f"{message}\n{_say('Try: dure --help', '도움말: dure --help')}"
+    return f"{error.format_message()}\n{_say('Try: dure --help', '도움말: dure --help')}"
 
 
 LanguageOption = Annotated[

@@ -163,7 +163,7 @@ def _unusable(series: pl.Series) -> Words | None:
 
 def _mostly_numbers(series: pl.Series) -> bool:
     known = series.drop_nulls().cast(pl.String)
-    return known.len() > 0 and known.cast(pl.Float64, strict=False).is_not_null().mean() > 0.5  # type: ignore[operator]
+    return known.len() > 0 and known.cast(pl.Float64, strict=False).null_count() < 0.5 * known.len()
 
 
 def _hospitals(frame: pl.DataFrame, hospital: str, outcome: str, used: list[str], family: str) -> list[Words]:

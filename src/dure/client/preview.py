@@ -36,5 +36,6 @@ def preview(
     for step in plan.steps:
         question, method = plan.question(step, hospitals), plan.method(step)
         for spec in gate.sent(method.declare(question, method.start(question))):
-            found.append(Sent(step.name, step.method, spec.name, spec.shape, spec.kind, spec.per_hospital))
+            if spec.bytes:
+                found.append(Sent(step.name, step.method, spec.name, spec.shape, spec.kind, spec.per_hospital))
     return tuple(found), plan.grants_needed(hospitals, DEFAULT.minimum_hospitals)

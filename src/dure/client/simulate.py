@@ -115,9 +115,9 @@ def run_frames(
     known_methods = methods if methods is not None else installed_methods()
     plan = Plan("simulation", steps, columns or columns_of(frames), known_methods, minimum_people=limits.minimum_people)
     plan.check(hospitals)
-    if len(hospitals) >= limits.minimum_hospitals:
-        if "per_hospital" in plan.grants_needed(hospitals, 1):
-            grants = grants | {"per_hospital"}
+    enough = len(hospitals) >= limits.minimum_hospitals
+    if enough and "per_hospital" in plan.grants_needed(hospitals, 1):
+        grants = grants | {"per_hospital"}
     desks = {name: _desk(name, frame, plan, limits, grants) for name, frame in frames.items()}
     local = LocalEngine({name: _answerer(desk) for name, desk in desks.items()})
     run = Run(

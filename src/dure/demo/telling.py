@@ -134,8 +134,9 @@ def story(played: Played) -> Story:
             "This demonstration plays all four hospitals on one machine and owns their data. Only therefore can it "
             "also show the fits of single hospitals and of pooled rows beside the federated one; in an alliance "
             "nobody could pool, and only what is listed under “What left each hospital” would be seen.",
-            "이 시연은 한 컴퓨터에서 네 병원을 모두 맡고 자료도 갖고 있습니다. 그래서 병원별 분석과 자료를 모은 분석을 연합 "
-            "분석 옆에 보일 수 있습니다. 실제 연합에서는 아무도 자료를 모을 수 없고, ‘병원에서 나간 것’에 적힌 것만 보입니다.",
+            "이 시연은 한 컴퓨터에서 네 병원을 모두 맡고 자료도 갖고 있습니다. "
+            "그래서 병원별 분석과 자료를 모은 분석을 연합 분석 옆에 보일 수 있습니다. "
+            "실제 연합에서는 아무도 자료를 모을 수 없고, ‘병원에서 나간 것’에 적힌 것만 보입니다.",
         ),
         finding=Words(
             f"Four hospitals answered together, and no row left its hospital: coefficients and standard errors equal "
@@ -227,7 +228,8 @@ def _models(played: Played) -> list[ModelFit]:
                 Words(
                     f"{said} contributes nobody: it has no cholesterol value. Its part of every sum is zero, and the "
                     f"others' answer stands.",
-                    f"{said}에는 콜레스테롤 값이 없어 아무도 포함되지 않습니다. 합에서 그 병원의 몫은 0이고 나머지 병원의 답은 그대로입니다.",
+                    f"{said}에는 콜레스테롤 값이 없어 아무도 포함되지 않습니다. "
+                    f"합에서 그 병원의 몫은 0이고 나머지 병원의 답은 그대로입니다.",
                 )
             )
         models.append(ModelFit(title, released.tables["coefficients"], released.facts, tuple(notes), ODDS))
@@ -257,7 +259,8 @@ def _point(series: Words, kind: Any, result: Result, term: str) -> ForestPoint:
     if row["estimate"] is None:
         return ForestPoint(series, kind, status=Words("left out: it does not vary here", "제외: 여기서는 변하지 않음"))
     width = stats.norm.ppf(0.975) * row["std_error"]
-    return ForestPoint(series, kind, *(float(np.exp(row["estimate"] + shift)) for shift in (0.0, -width, width)))
+    estimate, low, high = (float(np.exp(row["estimate"] + shift)) for shift in (0.0, -width, width))
+    return ForestPoint(series, kind, estimate, low, high)
 
 
 def _calibration(played: Played) -> list[CalibrationSeries]:

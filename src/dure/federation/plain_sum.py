@@ -71,6 +71,7 @@ class PlainSum:
                     fold,
                 )
                 for spec in declaration
+                if spec.bytes  # an array of no numbers (no category was asked for) is not something that left
             ]
         total = add(parts, declaration) if not errors and not results else None
         return Opened(total, tuple(left), errors, results)
