@@ -21,6 +21,8 @@ GOOD_ENOUGH = 1e-12
 """Below this a decrement that no longer falls is rounding, not distance."""
 ALIASED = 1e-11
 """Share of a column's curvature left after those before it; exact copies leave about 1e-15."""
+NOBODY = 1e-3
+"""Expected exceptions, in people, below which a coefficient that still grows runs away."""
 CONSTANT = 1e-24
 """Squared relative spread below which a column is constant."""
 
@@ -91,12 +93,19 @@ def first(columns: int) -> dict[str, Any]:
 
 
 def advance(
-    state: dict[str, Any], gradient: Vector, hessian: Matrix, deviance: float, active: NDArray[np.bool_]
+    state: dict[str, Any],
+    gradient: Vector,
+    hessian: Matrix,
+    deviance: float,
+    active: NDArray[np.bool_],
+    weight: float = 1.0,
 ) -> Step:
     """One Newton step from sums at `state['beta']`, or half of the last one if the deviance rose.
 
     Separation: where it happens, a column's variance grows by about e in every round while the decrement
-    falls only linearly (Albert & Anderson 1984 describe the likelihood); three such rounds are enough.
+    falls only linearly (Albert & Anderson 1984 describe the likelihood). A strong effect with few exceptions
+    starts the same way, but the decrement, which counts the expected exceptions in people of average
+    `weight`, then stops falling near those that were seen: only three such rounds far below one person tell.
     Raises Stuck.
     """
     nobody = np.zeros(len(gradient), dtype=bool)
@@ -114,7 +123,7 @@ def advance(
     variance = np.diag(covariance).copy()
     known = state["variance"] > 0
     growth = np.divide(variance, state["variance"], out=np.ones_like(variance), where=known)
-    slow = decrement > 0.02 * state["decrement"] and decrement > GOOD_ENOUGH
+    slow = 0.02 * state["decrement"] < decrement < NOBODY * weight and decrement > GOOD_ENOUGH * weight
     growing = np.where((growth > 1.7) & slow, state["growing"] + 1, 0)
     settled = decrement <= CONVERGED or (decrement <= GOOD_ENOUGH and decrement >= 0.25 * state["decrement"])
     after = {

@@ -27,7 +27,7 @@ from dure.errors import (
 )
 from dure.estimation import newton
 from dure.estimation.design import Design, design
-from dure.estimation.families import FAMILIES, FamilyName
+from dure.estimation.families import FAMILIES, Family, FamilyName
 from dure.estimation.formula import Factor, parse
 from dure.estimation.likelihood import ModelRows, sums_at
 from dure.language import Words
@@ -126,7 +126,7 @@ class Regression:
             "gradient": sums.gradient,
             "hessian": sums.hessian,
             "deviance": np.array(sums.deviance),
-            "log_likelihood": np.nan_to_num(np.array(sums.log_likelihood)),
+            "log_likelihood": np.array(_likelihood(sums.log_likelihood, family, data)),
         }
         if sums.meat is not None:
             found["meat"] = sums.meat
@@ -148,7 +148,8 @@ class Regression:
         active = np.asarray(state["active"], dtype=bool)
         deviance = float("inf") if state["phase"] == "start" else float(total["deviance"])
         try:
-            step = newton.advance(state["newton"], total["gradient"], hessian, deviance, active)
+            weight = float(state["sum_w"]) / int(state["n"])
+            step = newton.advance(state["newton"], total["gradient"], hessian, deviance, active, weight)
         except newton.Stuck:
             raise Separation(terms=", ".join(_named(model, active))) from None
         if step.separating.any() and model.parameters.family != "gaussian":
@@ -287,6 +288,13 @@ def _counts(rows: Rows, model: Model, data: ModelRows, keep: NDArray[np.bool_]) 
     return found
 
 
+def _likelihood(value: float, family: Family, data: ModelRows) -> float:
+    """The sum; of a gaussian likelihood only what the weights give, since the rest needs the dispersion."""
+    if family.name != "gaussian":
+        return float(np.nan_to_num(value))
+    return 0.0 if data.weights is None else float(np.log(data.weights).sum() / 2)
+
+
 def _centre(data: ModelRows, centre: NDArray[np.float64]) -> ModelRows:
     return ModelRows(data.x - centre[:, None], data.y, data.weights, data.offset)
 
@@ -328,7 +336,9 @@ def _result(total: Total, model: Model, state: State, question: Question) -> Res
     dispersion = (deviance / freedom if freedom > 0 else float("nan")) if gaussian else 1.0
     covariance = bread @ total["meat"] @ bread if state["phase"] == "robust" else bread * dispersion
     covariance = back @ covariance @ back.T
-    likelihood = -n / 2 * (np.log(2 * np.pi * deviance / n) + 1) if gaussian else float(total["log_likelihood"])
+    likelihood = float(total["log_likelihood"])
+    if gaussian:
+        likelihood -= n / 2 * (np.log(2 * np.pi * deviance / n) + 1)
     estimate = np.where(active, beta, np.nan)
     error = np.where(active, np.sqrt(np.maximum(np.diag(covariance), 0.0)), np.nan)
     with np.errstate(all="ignore"):
