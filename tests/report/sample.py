@@ -40,8 +40,8 @@ LABELS = {
     "heart_rate": Words("Maximum heart rate in exercise (per minute)", "운동 시 최대 심박수(분당)"),
     "exercise_angina": Words("Angina provoked by exercise", "운동 유발 협심증"),
     "st_depression": Words("ST depression by exercise (mm)", "운동 시 ST 하강(mm)"),
-    "disease=0": Words("No disease", "질환 없음"),
-    "disease=1": Words("Disease", "질환 있음"),
+    "disease:0": Words("No disease", "질환 없음"),
+    "disease:1": Words("Disease", "질환 있음"),
 }
 
 # term, estimate, standard error, and how far each hospital's own estimate lies from it
@@ -73,8 +73,8 @@ def story(hospitals: dict[str, int] | None = None, *, rounds: int = 8, folds: bo
         hospitals=tuple(Hospital(name, people) for name, people in places.items()),
         documents=(
             Words(
-                "Source: UCI Heart Disease (Detrano et al., American Journal of Cardiology 1989;64:304-310), CC BY 4.0.",
-                "출처: UCI Heart Disease(Detrano 등, American Journal of Cardiology 1989;64:304-310), CC BY 4.0.",
+                "Source: UCI Heart Disease (Detrano et al., Am J Cardiol 1989;64:304-310), CC BY 4.0.",
+                "출처: UCI Heart Disease(Detrano 등, Am J Cardiol 1989;64:304-310), CC BY 4.0.",
             ),
             Words(
                 "Cholesterol 0 is missing, not a value: all 123 patients in Switzerland and 49 at the VA have it.",
@@ -91,6 +91,7 @@ def story(hospitals: dict[str, int] | None = None, *, rounds: int = 8, folds: bo
         ),
         attrition=_attrition(),
         table_one=_table_one(),
+        table_one_by="disease",
         models=(_model(),),
         forest=_forest(list(places)),
         auroc=_auroc(list(places)),
@@ -120,7 +121,9 @@ def story(hospitals: dict[str, int] | None = None, *, rounds: int = 8, folds: bo
         oracle=OracleCheck(2.9e-12, 1.4e-13, Words("statsmodels on the pooled rows", "통합 자료의 statsmodels")),
         seconds={"attrition": 0.21, "table_one": 0.44, "model": 1.83},
         next_steps=(
-            Words("Change the question in study.yaml and run it again.", "study.yaml의 질문을 바꾸어 다시 실행하십시오."),
+            Words(
+                "Change the question in study.yaml and run it again.", "study.yaml의 질문을 바꾸어 다시 실행하십시오."
+            ),
             Words("Ask a hospital's steward for a site of your own.", "병원의 데이터 관리자에게 참여를 요청하십시오."),
         ),
         labels=LABELS,
@@ -142,20 +145,20 @@ def _attrition() -> Table:
 
 def _table_one() -> Table:
     rows: list[tuple[str, str | None, str, int | None, int | None, float | None, float | None, float | None]] = [
-        ("", None, "disease=0", 410, None, None, None, None),
-        ("", None, "disease=1", 510, None, None, None, None),
-        ("age", None, "disease=0", 410, 0, 50.5, 9.43, None),
-        ("age", None, "disease=1", 510, 0, 55.9, 8.72, None),
-        ("sex", "female", "disease=0", 145, 0, None, None, 35.4),
-        ("sex", "female", "disease=1", 50, 0, None, None, 9.8),
-        ("sex", "male", "disease=0", 265, 0, None, None, 64.6),
-        ("sex", "male", "disease=1", 460, 0, None, None, 90.2),
-        ("chest_pain", "angina", "disease=0", None, 0, None, None, None),
-        ("chest_pain", "angina", "disease=1", 45, 0, None, None, 8.8),
-        ("chest_pain", "asymptomatic", "disease=0", None, 0, None, None, None),
-        ("chest_pain", "asymptomatic", "disease=1", 390, 0, None, None, 76.5),
-        ("pressure", None, "disease=0", 390, 20, 130.0, 17.1, None),
-        ("pressure", None, "disease=1", 470, 40, 134.0, 20.1, None),
+        ("", None, "0", 410, None, None, None, None),
+        ("", None, "1", 510, None, None, None, None),
+        ("age", None, "0", 410, 0, 50.5, 9.43, None),
+        ("age", None, "1", 510, 0, 55.9, 8.72, None),
+        ("sex", "female", "0", 145, 0, None, None, 35.4),
+        ("sex", "female", "1", 50, 0, None, None, 9.8),
+        ("sex", "male", "0", 265, 0, None, None, 64.6),
+        ("sex", "male", "1", 460, 0, None, None, 90.2),
+        ("chest_pain", "angina", "0", None, 0, None, None, None),
+        ("chest_pain", "angina", "1", 45, 0, None, None, 8.8),
+        ("chest_pain", "asymptomatic", "0", None, 0, None, None, None),
+        ("chest_pain", "asymptomatic", "1", 390, 0, None, None, 76.5),
+        ("pressure", None, "0", 390, 20, 130.0, 17.1, None),
+        ("pressure", None, "1", 470, 40, 134.0, 20.1, None),
     ]
     schema = {
         "variable": pl.String, "level": pl.String, "group": pl.String, "n": pl.Int64, "missing": pl.Int64,
@@ -186,7 +189,7 @@ def _model() -> ModelFit:
             "formula": "disease ~ age + sex + chest_pain + pressure + heart_rate + exercise_angina + st_depression",
         },
         notes=(
-            Words("Complete cases only: 105 people lack a value.", "결측이 없는 사람만 분석: 105명은 값이 빠져 있습니다."),
+            Words("Complete cases only: 105 people lack a value.", "결측 없는 사람만 분석: 105명은 값이 없습니다."),
         ),
         ratio=Words("Odds ratio", "오즈비"),
     )  # fmt: skip

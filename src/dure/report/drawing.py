@@ -20,6 +20,7 @@ HATCH = "#f00ba4"
 
 FONT = "Pretendard, 'Noto Sans KR', 'Apple SD Gothic Neo', 'Malgun Gothic', sans-serif"
 _VEGA_LITE = "6.4"
+_DECIMALS = re.compile(r"(?<=\.\d\d)\d+(?!e)")
 
 
 def svg(chart: Any, name: str, identity: str) -> Markup:
@@ -30,12 +31,13 @@ def svg(chart: Any, name: str, identity: str) -> Markup:
     drawn = re.sub(r' (?:role|aria-[a-z]+)="[^"]*"', "", drawn)
     drawn = re.sub(r' (?:class|pointer-events)="[^"]*"', "", drawn)
     drawn = re.sub(r' xmlns:xlink="[^"]*"| version="[^"]*"', "", drawn)
-    drawn = re.sub(r"(?<=\d\.\d\d)\d+(?=[,\" LMhvZA)])", "", drawn)
+    # Two decimals of a pixel are enough; only in coordinates, since the texts hold results.
+    drawn = re.sub(r' (?:d|transform)="[^"]*"', lambda found: _DECIMALS.sub("", found[0]), drawn)
     # The page's own font stack applies; a fixed one would sit in every label.
     drawn = re.sub(r' font-family="[^"]*"', "", drawn)
     if HATCH in drawn:
         drawn = drawn.replace(HATCH, f"url(#hatch-{identity})")
-        drawn = re.sub(r"(<svg[^>]*>)", r"\1" + _pattern(identity).replace("\\", ""), drawn, count=1)
+        drawn = re.sub(r"(<svg[^>]*>)", r"\1" + _pattern(identity), drawn, count=1)
     return Markup(drawn.replace("<svg ", f'<svg role="img" aria-label="{escape(name)}" ', 1))
 
 

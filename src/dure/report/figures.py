@@ -18,7 +18,7 @@ SHAPES = ("square", "triangle-up", "triangle-down", "cross", "triangle-right", "
 _TICKS = (0.001, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 1000)
 
 _WIDTH, _PLOT_FROM, _PLOT_TO = 760, 200, 600
-_LANE, _GAP, _LINE_HEIGHT = 14, 16, 16
+_FIRST_LANE, _LANE, _GAP, _LINE_HEIGHT = 18, 14, 14, 16
 _HALOED: tuple[dict[str, Any], ...] = ({"color": SURFACE, "stroke": SURFACE, "strokeWidth": 5}, {"color": MUTED})
 """Text over grid lines is drawn twice, first as a wide outline in the colour of the ground."""
 
@@ -38,11 +38,11 @@ def forest(rows: tuple[ForestRow, ...], language: Language) -> Markup:
         lines = wrapped(row.label.say(language), (_PLOT_FROM - 14) / 13)
         lanes = _lanes(row)
         for lane, points in enumerate(lanes):
-            middle = y + _LANE * (lane + 0.5)
+            middle = y + _FIRST_LANE / 2 if lane == 0 else y + _FIRST_LANE + _LANE * (lane - 0.5)
             for point in points:
                 drawn.append(_mark(point, middle, low, high, hospitals, language))
-        drawn.append({"what": "label", "y": y + 7, "text": lines})
-        y += max(_LANE * len(lanes), _LINE_HEIGHT * len(lines)) + _GAP
+        drawn.append({"what": "label", "y": y + _FIRST_LANE / 2, "text": lines})
+        y += max(_FIRST_LANE + _LANE * (len(lanes) - 1), _LINE_HEIGHT * len(lines)) + _GAP
     height = y - _GAP / 2
 
     def layer(*kinds: str) -> Any:
@@ -51,7 +51,7 @@ def forest(rows: tuple[ForestRow, ...], language: Language) -> Markup:
     ticks = [tick for tick in _TICKS if low <= tick <= high]
     axis = alt.Axis(
         values=ticks, format="~g", title=None, domain=False, ticks=False, labelColor=MUTED, labelFontSize=12,
-        labelPadding=6, gridColor=LINE, labelOverlap=False,
+        labelPadding=6, grid=False, labelOverlap=False,
     )  # fmt: skip
     x, at = alt.X("low:Q", scale=scale, axis=axis), alt.Y("y:Q", scale=None, axis=None)
     estimate = alt.X("estimate:Q", scale=scale, axis=axis)
@@ -62,6 +62,9 @@ def forest(rows: tuple[ForestRow, ...], language: Language) -> Markup:
     ]
     layers = [
         marks(separators).mark_rule(color=LINE).encode(x=alt.value(0), x2=alt.value(_WIDTH), y=at),
+        marks([{"low": tick} for tick in ticks])
+        .mark_rule(color=LINE)
+        .encode(x=x, y=alt.value(top + 20), y2=alt.value(height)),
         marks([{"low": 1}]).mark_rule(color=MUTED, strokeWidth=1).encode(
             x=x, y=alt.value(top + 24), y2=alt.value(height)
         ),
@@ -70,14 +73,14 @@ def forest(rows: tuple[ForestRow, ...], language: Language) -> Markup:
             x=estimate, y=at, shape=shape
         ),
         layer("federated").mark_rule(color=ACCENT, strokeWidth=2.5).encode(x=x, x2="high:Q", y=at),
-        layer("federated").mark_point(shape="circle", fill=ACCENT, stroke=ACCENT, size=62, opacity=1).encode(
+        layer("federated").mark_point(shape="circle", fill=ACCENT, stroke=ACCENT, size=30, opacity=1).encode(
             x=estimate, y=at
         ),
         layer("pooled").mark_tick(orient="vertical", color=INK, thickness=1.25, size=9).encode(x=x, y=at),
         layer("pooled").mark_tick(orient="vertical", color=INK, thickness=1.25, size=9).encode(
             x=alt.X("high:Q", scale=scale, axis=axis), y=at
         ),
-        layer("pooled").mark_point(shape="diamond", filled=False, stroke=INK, strokeWidth=1.4, size=190, opacity=1)
+        layer("pooled").mark_point(shape="diamond", filled=False, stroke=INK, strokeWidth=1.4, size=230, opacity=1)
         .encode(x=estimate, y=at),
         *_arrows(drawn, scale, axis, at),
         *(
@@ -190,7 +193,7 @@ def _legend(hospitals: list[str], rows: tuple[ForestRow, ...], language: Languag
     layers = []
     for name, shape, kind, x, y in _legend_entries(hospitals, rows, language):
         filled = {"federated": ACCENT, "local": LOCAL}.get(kind, "transparent")
-        stroke, size = (INK, 120) if kind == "pooled" else (filled, 62 if kind == "federated" else 44)
+        stroke, size = (INK, 150) if kind == "pooled" else (filled, 44)
         one = marks([{"text": name}])
         layers.append(
             one.mark_point(shape=shape, fill=filled, stroke=stroke, size=size, opacity=1, strokeWidth=1.4)
@@ -203,23 +206,24 @@ def _legend(hospitals: list[str], rows: tuple[ForestRow, ...], language: Languag
     return layers
 
 
-_CELL_WIDTH, _CELL_HEIGHT, _LEAD = 116, 62, 150
+_CELL_HEIGHT, _LEAD = 62, 150
 
 
 def auroc(cells: tuple[AurocCell, ...], language: Language) -> Markup:
     """Trained at (rows) × tested at (columns); withheld cells are hatched and say why."""
     trained = list(dict.fromkeys(cell.trained_at for cell in cells))
     tested = list(dict.fromkeys(cell.tested_at for cell in cells))
-    top = 52
+    wide = min(150, max(100, (_WIDTH - _LEAD) // len(tested)))
+    top = 52.0
     boxes, shown, people, reasons, names = [], [], [], [], []
     for cell in cells:
-        x = _LEAD + _CELL_WIDTH * tested.index(cell.tested_at)
+        x = _LEAD + wide * tested.index(cell.tested_at)
         y = top + _CELL_HEIGHT * trained.index(cell.trained_at)
-        middle = {"x": x + _CELL_WIDTH / 2, "y": y + _CELL_HEIGHT / 2}
+        middle = {"x": x + wide / 2, "y": y + _CELL_HEIGHT / 2}
         fill = HATCH if cell.auroc is None else PALE[min(4, max(0, int((cell.auroc - 0.5) * 10 + 1e-9)))]
-        boxes.append({"x": x + 1, "x2": x + _CELL_WIDTH - 1, "y": y + 1, "y2": y + _CELL_HEIGHT - 1, "fill": fill})
+        boxes.append({"x": x + 1, "x2": x + wide - 1, "y": y + 1, "y2": y + _CELL_HEIGHT - 1, "fill": fill})
         if cell.auroc is None:
-            text = wrapped(cell.withheld.say(language) if cell.withheld else "–", (_CELL_WIDTH - 12) / 11)
+            text = wrapped(cell.withheld.say(language) if cell.withheld else "–", (wide - 12) / 11)
             reasons.append({**middle, "y": middle["y"] - 6.5 * (len(text) - 1), "text": text})
         else:
             lift = 7 if cell.n is not None else 0
@@ -227,18 +231,18 @@ def auroc(cells: tuple[AurocCell, ...], language: Language) -> Markup:
             if cell.n is not None:
                 people.append({**middle, "y": middle["y"] + 13, "text": f"n = {numerals.count(cell.n)}"})
     for number, word in enumerate(tested):
-        lines = wrapped(word.say(language), _CELL_WIDTH / 13)
-        x = _LEAD + _CELL_WIDTH * (number + 0.5)
-        names.append({"x": x, "y": top - 12 - 15 * (len(lines) - 1), "text": lines, "align": "center"})
+        lines = wrapped(word.say(language), wide / 13)
+        middle_x = _LEAD + wide * (number + 0.5)
+        names.append({"x": middle_x, "y": top - 12 - 15 * (len(lines) - 1), "text": lines, "align": "center"})
     for number, word in enumerate(trained):
         lines = wrapped(word.say(language), (_LEAD - 12) / 13)
         y = top + _CELL_HEIGHT * (number + 0.5) - 7.5 * (len(lines) - 1)
-        names.append({"x": 0, "y": y, "text": lines, "align": "left"})
+        names.append({"x": 0.0, "y": y, "text": lines, "align": "left"})
     axes = [
         {"x": 0, "y": top - 12, "text": f"{phrase('trained_at').say(language)} ↓", "align": "left"},
         {"x": _LEAD, "y": 6, "text": f"{phrase('tested_at').say(language)} →", "align": "left"},
     ]
-    width, height = _LEAD + _CELL_WIDTH * len(tested), top + _CELL_HEIGHT * len(trained)
+    width, height = _LEAD + wide * len(tested), top + _CELL_HEIGHT * len(trained)
     at = {"x": alt.X("x:Q", scale=None, axis=None), "y": alt.Y("y:Q", scale=None, axis=None)}
     by_fill = [
         marks([box for box in boxes if box["fill"] == fill])
@@ -250,9 +254,10 @@ def auroc(cells: tuple[AurocCell, ...], language: Language) -> Markup:
         *by_fill,
         _text(shown, at, color=INK, fontSize=17, fontWeight=600),
         _text(people, at, color=INK, fontSize=11),
+        _text(reasons, at, color=SURFACE, stroke=SURFACE, strokeWidth=4, fontSize=11, lineHeight=13),
         _text(reasons, at, color=INK, fontSize=11, lineHeight=13),
-        *(_text([name], at, align=name["align"], color=INK, fontSize=12.5, lineHeight=15) for name in names),
-        *(_text([name], at, align=name["align"], color=MUTED, fontSize=12) for name in axes),
+        *(_text([name], at, align=str(name["align"]), color=INK, fontSize=12.5, lineHeight=15) for name in names),
+        *(_text([name], at, align=str(name["align"]), color=MUTED, fontSize=12) for name in axes),
     ]
     name = phrase("aria_auroc", rows=len(trained), columns=len(tested)).say(language)
     return svg(alt.layer(*layers).properties(width=width, height=height), name, f"auroc-{language}")
@@ -262,18 +267,22 @@ def _text(rows: list[dict[str, Any]], at: dict[str, Any], *, align: str = "cente
     return marks(rows).mark_text(align=align, baseline="middle", **style).encode(**at, text="text:N")
 
 
-_PANEL = 224
+_PANELS = {1: 320, 2: 300, 3: 196}
+"""Side of a panel in pixels, by how many stand side by side, so that a row fills the figure's width."""
 
 
 def calibration(series: tuple[CalibrationSeries, ...], language: Language) -> Markup:
     """One panel a model: observed against predicted shares, area by people, the diagonal dashed."""
-    panels = [_panel(one, language, first=number % 3 == 0) for number, one in enumerate(series)]
-    chart = alt.concat(*panels, columns=3, spacing=26)
+    across = min(3, len(series))
+    panels = [
+        _panel(one, language, side=_PANELS[across], first=number % across == 0) for number, one in enumerate(series)
+    ]
+    chart = alt.concat(*panels, columns=across, spacing=26)
     name = phrase("aria_calibration", models=len(series)).say(language)
     return svg(chart, name, f"calibration-{language}")
 
 
-def _panel(one: CalibrationSeries, language: Language, *, first: bool) -> Any:
+def _panel(one: CalibrationSeries, language: Language, *, side: int, first: bool) -> Any:
     ordered = sorted(one.points, key=lambda point: point.predicted)
     points = [{"x": point.predicted, "y": point.observed, "n": point.n} for point in ordered]
     links = [{"x": a.predicted, "y": a.observed, "x2": b.predicted, "y2": b.observed} for a, b in pairwise(ordered)]
@@ -297,6 +306,6 @@ def _panel(one: CalibrationSeries, language: Language, *, first: bool) -> Any:
         .encode(x=x, y=y, size=size),
     ]
     title = alt.TitleParams(
-        wrapped(one.model.say(language), _PANEL / 13), color=INK, fontSize=13, fontWeight=600, anchor="start"
+        wrapped(one.model.say(language), side / 13), color=INK, fontSize=13, fontWeight=600, anchor="start"
     )
-    return alt.layer(*layers).properties(width=_PANEL, height=_PANEL, title=title)
+    return alt.layer(*layers).properties(width=side, height=side, title=title)

@@ -51,7 +51,7 @@ def page(story: Story, language: Language = "en") -> str:
             open_steps=open_steps,
             hospitals=_hospitals(story),
             attrition=_attrition(story, naming),
-            table_one=table_one(story.table_one, phrase("table_one"), naming) if story.table_one else None,
+            table_one=_table_one(story, naming),
             models=[_model(model, naming) for model in story.models],
             forest=_forest(story),
             auroc=_auroc(story),
@@ -108,8 +108,9 @@ def _glance(story: Story) -> list[tuple[Words, str]]:
         found.append((phrase("people"), numerals.count(story.persons)))
     found.append((phrase("hospitals"), str(len(story.hospitals))))
     if story.left:
-        found.append((phrase("numbers_left"), numerals.count(sum(entry.numbers for entry in story.left))))
-        found.append((phrase("rows_left"), "0"))
+        totals = departures(story.left)
+        found.append((phrase("messages_left"), numerals.count(sum(one.messages for one in totals))))
+        found.append((phrase("numbers_left"), numerals.count(sum(one.numbers for one in totals))))
     return found
 
 
@@ -120,10 +121,20 @@ def _hospitals(story: Story) -> Grid:
         if hospital.persons is None:
             people = Cell("–", number=True, withheld=True, title=tables.reason_title("–"))
         else:
-            share = hospital.persons / largest if largest else None
-            people = Cell(numerals.count(hospital.persons), number=True, bar=share)
-        rows.append((Cell(hospital.name, heads=True), people))
-    return plain_grid(phrase("where"), ("hospital", "persons"), rows)
+            people = Cell(numerals.count(hospital.persons), number=True)
+        rows.append((Cell(hospital.name, heads=True), people, tables.bar_cell(hospital.persons, largest)))
+    headings = (
+        tables.Heading(HEADINGS["hospital"]),
+        tables.Heading(HEADINGS["persons"], number=True),
+        tables.Heading("", bars=True),
+    )
+    return Grid(phrase("where"), headings, tuple(rows))
+
+
+def _table_one(story: Story, naming: Naming) -> Grid | None:
+    if story.table_one is None:
+        return None
+    return table_one(story.table_one, phrase("table_one"), naming, story.table_one_by)
 
 
 def _attrition(story: Story, naming: Naming) -> Grid | None:
@@ -136,12 +147,14 @@ def _attrition(story: Story, naming: Naming) -> Grid | None:
 def _model(model: ModelFit, naming: Naming) -> dict[str, Any]:
     facts = []
     for name, value in model.facts.items():
-        if isinstance(value, bool) or not isinstance(value, int | float | str) or name in {"formula", "family"}:
+        if name in {"formula", "family"} or isinstance(value, bool):
             continue
-        shown = value if isinstance(value, str) else None
-        if shown is None:
-            shown = numerals.count(value) if isinstance(value, int) else numerals.significant(value, 4)
-        facts.append((naming.heading(name), shown))
+        if isinstance(value, str):
+            facts.append((naming.heading(name), value))
+        elif isinstance(value, int):
+            facts.append((naming.heading(name), numerals.count(value)))
+        elif isinstance(value, float):
+            facts.append((naming.heading(name), numerals.significant(value, 4)))
     formula = model.facts.get("formula")
     grid = tables.coefficients(model.coefficients, model.title, naming, model.ratio)
     return {"title": model.title, "grid": grid, "facts": facts, "notes": model.notes, "formula": formula}
@@ -161,14 +174,14 @@ def _forest(story: Story) -> Figure | None:
                 span = numerals.interval(point.low or 0, point.high or 0) if known else ""
                 numbers = (Cell(numerals.ratio(point.estimate), number=True), Cell(span))
             rows.append((*head, Cell(point.series, heads=True), *numbers))
-    head = (
+    headings = (
         tables.Heading(HEADINGS["term"]),
         tables.Heading(HEADINGS["series"]),
         tables.Heading(phrase("effect"), number=True),
         tables.Heading(phrase("confidence")),
     )
     drawings = {language: figures.forest(story.forest, language) for language in LANGUAGES}
-    return Figure(phrase("forest"), drawings, Grid(phrase("forest"), head, tuple(rows)))
+    return Figure(phrase("forest"), drawings, Grid(phrase("forest"), headings, tuple(rows)))
 
 
 def _auroc(story: Story) -> Figure | None:
@@ -179,7 +192,7 @@ def _auroc(story: Story) -> Figure | None:
         value = Cell("–" if cell.auroc is None else f"{cell.auroc:.3f}", number=True)
         people = Cell("–" if cell.n is None else numerals.count(cell.n), number=True)
         rows.append((Cell(cell.trained_at, heads=True), Cell(cell.tested_at), value, people, Cell(cell.withheld or "")))
-    head = (
+    headings = (
         tables.Heading(phrase("trained_at")),
         tables.Heading(phrase("tested_at")),
         tables.Heading("AUROC", number=True),
@@ -187,7 +200,7 @@ def _auroc(story: Story) -> Figure | None:
         tables.Heading(HEADINGS["reason"]),
     )
     drawings = {language: figures.auroc(story.auroc, language) for language in LANGUAGES}
-    return Figure(phrase("discrimination"), drawings, Grid(phrase("discrimination"), head, tuple(rows)))
+    return Figure(phrase("discrimination"), drawings, Grid(phrase("discrimination"), headings, tuple(rows)))
 
 
 def _calibration(story: Story) -> Figure | None:
@@ -199,14 +212,14 @@ def _calibration(story: Story) -> Figure | None:
             head = (Cell(series.model, heads=True, span=len(series.points)),) if number == 0 else ()
             numbers = (f"{100 * point.predicted:.1f}%", f"{100 * point.observed:.1f}%", numerals.count(point.n))
             rows.append((*head, *(Cell(text, number=True) for text in numbers)))
-    head = (
+    headings = (
         tables.Heading(HEADINGS["model"]),
         tables.Heading(phrase("predicted"), number=True),
         tables.Heading(phrase("observed"), number=True),
         tables.Heading(HEADINGS["n"], number=True),
     )
     drawings = {language: figures.calibration(story.calibration, language) for language in LANGUAGES}
-    return Figure(phrase("calibration"), drawings, Grid(phrase("calibration"), head, tuple(rows)))
+    return Figure(phrase("calibration"), drawings, Grid(phrase("calibration"), headings, tuple(rows)))
 
 
 def _departures(story: Story) -> Grid:

@@ -12,8 +12,8 @@ PHRASES: dict[str, Words] = {
     "made": Words("Made", "작성"),
     "people": Words("people", "대상자"),
     "hospitals": Words("hospitals", "병원"),
-    "numbers_left": Words("numbers left the hospitals", "병원 밖으로 나간 수"),
-    "rows_left": Words("patients' rows left", "밖으로 나간 환자 행"),
+    "messages_left": Words("messages left the hospitals", "병원 밖으로 나간 메시지"),
+    "numbers_left": Words("numbers in them", "그 안의 숫자"),
     "at_a_glance": Words("At a glance", "한눈에 보기"),
     "owner_note": Words("Note", "알림"),
     "question": Words("The question", "연구 질문"),
@@ -37,11 +37,11 @@ PHRASES: dict[str, Words] = {
         "Fitted from sums over the hospitals, without bringing rows together.",
         "환자 자료를 한곳에 모으지 않고 병원별 합계만으로 적합한 모형입니다.",
     ),
-    "forest": Words("Federated, pooled and single hospitals", "연합·통합·병원별 추정값"),
+    "forest": Words("Odds ratios: federated, pooled, single hospitals", "오즈비: 연합·통합·병원별"),
     "forest_about": Words(
         "Lines are confidence intervals; an arrow marks one that runs beyond the axis. Where the diamond sits on "
         "the dot, federated and pooled agree.",
-        "선은 신뢰구간이고, 화살표는 축을 벗어난 구간입니다. 마름모가 점과 겹치면 연합 분석과 통합 분석이 같은 것입니다.",
+        "선은 신뢰구간이고, 화살표는 축을 벗어난 구간입니다. 마름모가 점과 겹치면 연합과 통합이 같은 것입니다.",
     ),
     "discrimination": Words("How well it predicts", "예측력"),
     "discrimination_about": Words(
@@ -49,7 +49,7 @@ PHRASES: dict[str, Words] = {
         "on the people of each column.",
         "ROC 곡선 아래 면적. 0.5는 동전 던지기, 1은 완벽한 순위입니다. 각 행의 모형을 각 열의 사람들에게 시험했습니다.",
     ),
-    "calibration": Words("Calibration", "보정"),
+    "calibration": Words("Calibration", "보정(calibration)"),
     "calibration_about": Words(
         "Observed share of events against the predicted one, in groups of people; on the dashed line they agree.",
         "집단별로 관찰된 비율을 예측 확률과 견준 것입니다. 점선 위에서는 둘이 같습니다.",
@@ -81,7 +81,7 @@ PHRASES: dict[str, Words] = {
     "oracle": Words(
         "Compared with {against}: coefficients differ by at most {coefficients}, standard errors by at most "
         "{std_errors} (relative).",
-        "{against}와(과) 견주었습니다. 상대 차이는 계수에서 최대 {coefficients}, 표준오차에서 최대 {std_errors}입니다.",
+        "비교 대상: {against}. 상대 차이는 계수에서 최대 {coefficients}, 표준오차에서 최대 {std_errors}입니다.",
     ),
     "departed": Words(
         "{messages} messages, {numbers} numbers, {bytes}", "메시지 {messages}개, 수 {numbers}개, {bytes}"
@@ -155,7 +155,7 @@ HEADINGS: dict[str, Words] = {
     "rules": Words("Rules passed", "통과한 규칙"),
     "fold": Words("Left out", "제외한 병원"),
     "messages": Words("Messages", "메시지"),
-    "numbers": Words("Numbers", "수"),
+    "numbers": Words("Numbers", "숫자"),
     "status": Words("Status", "상태"),
     "reason": Words("Why", "이유"),
     "seconds": Words("Seconds", "초"),

@@ -153,7 +153,8 @@ class Story:
     """Everything the report says. Parts that a study does not have stay empty and are left out.
 
     `labels` names columns, levels (`column:level` or the level alone) and other words of the tables;
-    `headings` names table columns beyond those the report knows.
+    `headings` names table columns beyond those the report knows. `table_one_by` is the column whose levels are
+    the groups of `table_one`.
     """
 
     title: Words
@@ -166,6 +167,7 @@ class Story:
     finding: Words | None = None
     attrition: Table | None = None
     table_one: Table | None = None
+    table_one_by: str = ""
     models: tuple[ModelFit, ...] = ()
     forest: tuple[ForestRow, ...] = ()
     auroc: tuple[AurocCell, ...] = ()

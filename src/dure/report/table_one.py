@@ -18,8 +18,8 @@ Row = tuple[int, Mapping[str, Any]]
 """Its place in the table (withheld cells are known by it) and its values."""
 
 
-def table_one(table: Table, caption: Words, naming: Naming) -> Grid:
-    """Wide where the table has one row per variable, level and group; any other table as it is."""
+def table_one(table: Table, caption: Words, naming: Naming, by: str = "") -> Grid:
+    """Wide where the table has one row per variable, level and group (of column `by`); else as it is."""
     if not set(table.frame.columns) >= _NEEDED:
         return grid(table, caption, naming)
     rows: list[Row] = list(enumerate(table.frame.iter_rows(named=True)))
@@ -44,13 +44,21 @@ def table_one(table: Table, caption: Words, naming: Naming) -> Grid:
     headings = (
         Heading(naming.heading("variable")),
         Heading(""),
-        *(Heading(_group(group, naming), number=True) for group in groups),
+        *(Heading(_group(group, by, naming), number=True) for group in groups),
     )
     return Grid(caption, headings, tuple(lines))
 
 
-def _group(group: str, naming: Naming) -> Words:
-    return phrase("all_people") if group in {"", "all"} else name_words(group, naming.labels)
+def _group(group: str, by: str, naming: Naming) -> Words:
+    if group in {"", "all", "overall"}:
+        return phrase("all_people")
+    if not by:
+        return name_words(group, naming.labels)
+    level = level_words(by, group, naming.labels)
+    if f"{by}:{group}" in naming.labels or by == "site":
+        return level
+    of = name_words(by, naming.labels)
+    return Words(f"{of.en}: {level.en}", f"{of.ko}: {level.ko}")
 
 
 def _level(variable: str, level: str | None, naming: Naming) -> Words | str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -21,7 +22,7 @@ Text = Words | str
 
 @dataclass(frozen=True)
 class Cell:
-    """What one cell shows; `bar` is its share of the longest bar (0 to 1), `span` the rows it heads."""
+    """What one cell shows: a text, or a `bar` (0 to 1, its share of the longest); `span` is the rows it heads."""
 
     text: Text
     number: bool = False
@@ -36,6 +37,7 @@ class Cell:
 class Heading:
     text: Text
     number: bool = False
+    bars: bool = False
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,10 @@ class Grid:
     caption: Text
     headings: tuple[Heading, ...]
     rows: tuple[tuple[Cell, ...], ...]
-    shows_caption: bool = False
+
+    @property
+    def grouped(self) -> bool:
+        return any(cell.span > 1 for row in self.rows for cell in row)
 
 
 @dataclass(frozen=True)
@@ -88,10 +93,21 @@ def grid(table: Table, caption: Words, naming: Naming, bar: str | None = None) -
         for number, column in enumerate(columns):
             span = _span(table, column, row) if number == 0 and lead > 1 else 1
             if span:
-                cells.append(_cell(table, row, column, naming, number < lead, span, bar))
+                cells.append(_cell(table, row, column, naming, number < lead, span))
+            if column == bar:
+                cells.append(bar_cell(table.frame[row, column], _largest(table, column)))
         rows.append(tuple(cells))
-    headings = tuple(Heading(naming.heading(column), _is_number(table, column)) for column in columns)
-    return Grid(caption, headings, tuple(rows))
+    headings = []
+    for column in columns:
+        headings.append(Heading(naming.heading(column), _is_number(table, column)))
+        if column == bar:
+            headings.append(Heading(HEADINGS["share"], bars=True))
+    return Grid(caption, tuple(headings), tuple(rows))
+
+
+def bar_cell(value: float | None, longest: float) -> Cell:
+    """A bar beside its number; a withheld number has none."""
+    return Cell("", bar=value / longest if value is not None and longest else 0.0)
 
 
 def coefficients(table: Table, caption: Words, naming: Naming, ratio: Words | None) -> Grid:
@@ -115,10 +131,10 @@ def coefficients(table: Table, caption: Words, naming: Naming, ratio: Words | No
             text = numerals.ratio(_exp(row["estimate"])) if plain else "–"
             cells.append(Cell(text, number=True))
             cells.append(_interval(low, high, exponentiate=True))
-        cells.append(_cell(table, number, "estimate", naming, False, 1, None))
+        cells.append(_cell(table, number, "estimate", naming))
         if ratio is None:
             cells.append(_interval(low, high, exponentiate=False))
-        cells += [_cell(table, number, name, naming, False, 1, None) for name in others]
+        cells += [_cell(table, number, name, naming) for name in others]
         rows.append(tuple(cells))
     return Grid(caption, tuple(head), tuple(rows))
 
@@ -129,7 +145,9 @@ def plain_grid(
     """A grid of the report's own cells; a column is right-aligned where its first cell is a number."""
     naming = naming or Naming()
     first = rows[0] if rows else [Cell("")] * len(columns)
-    headings = tuple(Heading(naming.heading(name), cell.number) for name, cell in zip(columns, first))
+    headings = tuple(
+        Heading(naming.heading(name), cell.number, cell.bar is not None) for name, cell in zip(columns, first)
+    )
     return Grid(caption, headings, tuple(tuple(row) for row in rows))
 
 
@@ -139,7 +157,9 @@ def reason_title(shown: str) -> str:
     return f"{words.en} · {words.ko}" if len(shown) <= 8 else shown
 
 
+@cache
 def templates() -> Environment:
+    """Read once: compiling a template takes longer than filling it."""
     found = Environment(
         loader=PackageLoader("dure.report", "templates"),
         autoescape=True,
@@ -181,7 +201,7 @@ def _span(table: Table, column: str, row: int) -> int:
     return span
 
 
-def _cell(table: Table, row: int, column: str, naming: Naming, heads: bool, span: int, bar: str | None) -> Cell:
+def _cell(table: Table, row: int, column: str, naming: Naming, heads: bool = False, span: int = 1) -> Cell:
     if (row, column) in table.withheld:
         shown = table.withheld[row, column]
         number = _is_number(table, column)
@@ -189,9 +209,11 @@ def _cell(table: Table, row: int, column: str, naming: Naming, heads: bool, span
     value = table.frame[row, column]
     if not _is_number(table, column):
         return Cell(_text(table, row, column, value, naming), heads=heads, span=span)
-    whole = float(table.frame[column].max() or 1) if column == bar else 0.0  # type: ignore[arg-type]
-    share = float(value or 0) / whole if whole else None
-    return Cell(_number(table, column, value), number=True, bar=share, heads=heads, span=span)
+    return Cell(_number(table, column, value), number=True, heads=heads, span=span)
+
+
+def _largest(table: Table, column: str) -> float:
+    return max((value for value in table.frame[column].to_list() if value is not None), default=0.0)
 
 
 def _text(table: Table, row: int, column: str, value: Any, naming: Naming) -> Text:

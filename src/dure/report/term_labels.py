@@ -9,6 +9,7 @@ from dure.language import Words
 
 _LEVEL = re.compile(r"^(?:C\()?(?P<column>[^\[\]()]+)\)?\[(?:T\.)?(?P<level>.+)\]$")
 _INTERCEPT = Words("Intercept", "절편")
+_FLAG = {"0": Words("no", "아니요"), "1": Words("yes", "예")}
 
 
 def name_words(name: str, labels: Mapping[str, Words]) -> Words:
@@ -20,7 +21,8 @@ def name_words(name: str, labels: Mapping[str, Words]) -> Words:
 
 
 def level_words(column: str, level: str, labels: Mapping[str, Words]) -> Words:
-    return labels.get(f"{column}:{level}") or name_words(level, labels)
+    """Its label; the levels 0 and 1 of an unlabelled flag are no and yes."""
+    return labels.get(f"{column}:{level}") or labels.get(level) or _FLAG.get(level) or name_words(level, labels)
 
 
 def term_words(term: str, labels: Mapping[str, Words]) -> Words:
