@@ -210,7 +210,7 @@ def methods(name: Annotated[str | None, typer.Argument(help=_say("a method", "�
         console.print(Text.assemble((method.name, "bold green"), f"  {method.title.say()}: {method.about.say()}"))
         for parameter, field in method.parameters.model_fields.items():
             default = _say("required", "필수") if field.is_required() else f"= {field.default!r}"
-            console.print(Text.assemble("    ", (parameter, "bold"), f"  {default}  {field.description or ''}"))
+            console.print(Text.assemble("    ", (parameter, "bold"), f"  {default}  {_described(field)}"))
 
 
 @study_app.command(
@@ -341,6 +341,13 @@ def _teller(narrator: Narrator) -> Any:
             )
 
     return tell
+
+
+def _described(field: Any) -> str:
+    """A parameter's description; methods give the Korean one beside it (`json_schema_extra`)."""
+    extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+    description = str(field.description or "–")
+    return Words(description, str(extra.get("ko", description))).say()
 
 
 def _plain(value: object) -> Any:

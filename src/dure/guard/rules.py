@@ -148,13 +148,45 @@ RULES: dict[str, Rule] = {
 class Limits(Strict):
     """The numbers in the rules. A hospital may tighten any of them, never loosen one (`tighten`)."""
 
-    minimum_people: int = Field(10, ge=0, description="people behind a count, its complement, a class")
-    minimum_cohort: int = Field(10, ge=0, description="people in a hospital's cohort, unless nobody")
-    minimum_hospitals: int = Field(3, ge=1, description="hospitals in a sum")
-    round_to: int = Field(5, ge=1, description="released counts are rounded to multiples of this")
-    parameters_per_person: float = Field(0.33, gt=0, description="fitted parameters for each person")
-    parameters_per_event: float = Field(0.1, gt=0, description="fitted parameters for each event and non-event")
-    numbers_per_person: float = Field(0.33, gt=0, description="released numbers in a study for each person")
+    minimum_people: int = Field(
+        10,
+        ge=0,
+        description="people behind a count, its complement, a class",
+        json_schema_extra={"ko": "수, 그 나머지, 한 집단에 있어야 하는 사람 수"},
+    )
+    minimum_cohort: int = Field(
+        10,
+        ge=0,
+        description="people in a hospital's cohort, unless nobody",
+        json_schema_extra={"ko": "아무도 없는 경우가 아니면 병원 코호트에 있어야 하는 사람 수"},
+    )
+    minimum_hospitals: int = Field(
+        3, ge=1, description="hospitals in a sum", json_schema_extra={"ko": "한 합에 들어가는 병원 수"}
+    )
+    round_to: int = Field(
+        5,
+        ge=1,
+        description="released counts are rounded to multiples of this",
+        json_schema_extra={"ko": "공개하는 수는 이 수의 배수로 반올림"},
+    )
+    parameters_per_person: float = Field(
+        0.33,
+        gt=0,
+        description="fitted parameters for each person",
+        json_schema_extra={"ko": "한 사람당 추정하는 매개변수 수"},
+    )
+    parameters_per_event: float = Field(
+        0.1,
+        gt=0,
+        description="fitted parameters for each event and non-event",
+        json_schema_extra={"ko": "사건·비사건 한 건당 추정하는 매개변수 수"},
+    )
+    numbers_per_person: float = Field(
+        0.33,
+        gt=0,
+        description="released numbers in a study for each person",
+        json_schema_extra={"ko": "연구에서 한 사람당 공개하는 수치의 수"},
+    )
 
 
 DEFAULT = Limits()

@@ -18,7 +18,11 @@ EVERYONE = (Words("People", "대상자"),)
 class Parameters(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    by_hospital: bool = Field(False, description="also count each hospital (needs per_hospital permits)")
+    by_hospital: bool = Field(
+        False,
+        description="also count each hospital (needs per_hospital permits)",
+        json_schema_extra={"ko": "병원별로도 셈(per_hospital 허가 필요)"},
+    )
 
 
 class Feasibility(DerivesNothing):

@@ -40,13 +40,40 @@ from dure.study.summary import ArraySpec, Declaration, Kind, Summary, Total
 class Parameters(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    formula: str = Field(description="outcome ~ terms, e.g. disease ~ age + C(sex)")
-    family: FamilyName = Field("gaussian", description="gaussian (linear), binomial (logistic) or poisson")
-    covariance: Literal["model", "HC0"] = Field("model", description="model-based or robust (HC0) standard errors")
-    weights: str | None = Field(None, description="column of non-negative weights, one per person")
-    offset: str | None = Field(None, description="column added to the linear predictor with coefficient 1")
-    level: float = Field(0.95, gt=0, lt=1, description="confidence level of the intervals")
-    rounds: int = Field(50, ge=3, le=200, description="give up after this many rounds")
+    formula: str = Field(
+        description="outcome ~ terms, e.g. disease ~ age + C(sex)",
+        json_schema_extra={"ko": "결과 ~ 항(예: disease ~ age + C(sex))"},
+    )
+    family: FamilyName = Field(
+        "gaussian",
+        description="gaussian (linear), binomial (logistic) or poisson",
+        json_schema_extra={"ko": "gaussian(선형), binomial(로지스틱), poisson(포아송)"},
+    )
+    covariance: Literal["model", "HC0"] = Field(
+        "model",
+        description="model-based or robust (HC0) standard errors",
+        json_schema_extra={"ko": "모형 기반 또는 로버스트(HC0) 표준오차"},
+    )
+    weights: str | None = Field(
+        None,
+        description="column of non-negative weights, one per person",
+        json_schema_extra={"ko": "사람마다 0 이상인 가중치 열"},
+    )
+    offset: str | None = Field(
+        None,
+        description="column added to the linear predictor with coefficient 1",
+        json_schema_extra={"ko": "계수 1로 선형 예측자에 더하는 열"},
+    )
+    level: float = Field(
+        0.95, gt=0, lt=1, description="confidence level of the intervals", json_schema_extra={"ko": "구간의 신뢰수준"}
+    )
+    rounds: int = Field(
+        50,
+        ge=3,
+        le=200,
+        description="give up after this many rounds",
+        json_schema_extra={"ko": "이만큼의 라운드 뒤에 포기함"},
+    )
 
 
 @dataclass(frozen=True)

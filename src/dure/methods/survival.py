@@ -27,14 +27,35 @@ Counts = NDArray[np.float64]
 class Parameters(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    time: str = Field(description="column of follow-up times")
-    event: str = Field(description="0/1 column: 1 where the event happened at that time")
-    group: str | None = Field(None, description="category whose levels get a curve each and are compared")
-    strata: str | None = Field(None, description="category within which groups are compared, e.g. site")
-    grid: list[float] | None = Field(None, description="grid points, increasing; or give width and until")
-    width: float | None = Field(None, gt=0, description="width of equal intervals")
-    until: float | None = Field(None, gt=0, description="end of follow-up on the grid")
-    level: float = Field(0.95, gt=0, lt=1, description="confidence level of the intervals")
+    time: str = Field(description="column of follow-up times", json_schema_extra={"ko": "추적 시간 열"})
+    event: str = Field(
+        description="0/1 column: 1 where the event happened at that time",
+        json_schema_extra={"ko": "그때 사건이 일어났으면 1인 0/1 열"},
+    )
+    group: str | None = Field(
+        None,
+        description="category whose levels get a curve each and are compared",
+        json_schema_extra={"ko": "수준마다 곡선을 그려 비교할 범주"},
+    )
+    strata: str | None = Field(
+        None,
+        description="category within which groups are compared, e.g. site",
+        json_schema_extra={"ko": "그 안에서 집단을 비교할 범주(예: site)"},
+    )
+    grid: list[float] | None = Field(
+        None,
+        description="grid points, increasing; or give width and until",
+        json_schema_extra={"ko": "커지는 격자점. 또는 width와 until을 줌"},
+    )
+    width: float | None = Field(
+        None, gt=0, description="width of equal intervals", json_schema_extra={"ko": "같은 구간의 너비"}
+    )
+    until: float | None = Field(
+        None, gt=0, description="end of follow-up on the grid", json_schema_extra={"ko": "격자에서 추적이 끝나는 때"}
+    )
+    level: float = Field(
+        0.95, gt=0, lt=1, description="confidence level of the intervals", json_schema_extra={"ko": "구간의 신뢰수준"}
+    )
 
     @model_validator(mode="after")
     def _one_grid(self) -> Parameters:

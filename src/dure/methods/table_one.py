@@ -28,8 +28,12 @@ OVERALL = "overall"
 class Parameters(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    variables: list[str] = Field(min_length=1, description="columns to describe")
-    by: str | None = Field(None, description="category, flag or site whose levels become columns")
+    variables: list[str] = Field(min_length=1, description="columns to describe", json_schema_extra={"ko": "기술할 열"})
+    by: str | None = Field(
+        None,
+        description="category, flag or site whose levels become columns",
+        json_schema_extra={"ko": "수준이 표의 열이 되는 범주, 유무, 또는 site"},
+    )
 
 
 @dataclass(frozen=True)

@@ -26,9 +26,21 @@ CLASSES = (Words("cases", "환자"), Words("non-cases", "비환자"))
 class Parameters(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    outcome: str = Field(description="0/1 column that happened or not")
-    scores: list[str] = Field(min_length=1, description="columns with predicted probabilities, e.g. model.prediction")
-    bins: int = Field(10, ge=2, le=100, description="equal-width bins of predicted probability for calibration")
+    outcome: str = Field(
+        description="0/1 column that happened or not", json_schema_extra={"ko": "일어났으면 1, 아니면 0인 열"}
+    )
+    scores: list[str] = Field(
+        min_length=1,
+        description="columns with predicted probabilities, e.g. model.prediction",
+        json_schema_extra={"ko": "예측 확률 열(예: model.prediction)"},
+    )
+    bins: int = Field(
+        10,
+        ge=2,
+        le=100,
+        description="equal-width bins of predicted probability for calibration",
+        json_schema_extra={"ko": "보정도를 볼 예측 확률 구간 수(같은 너비)"},
+    )
 
 
 class Validation(DerivesNothing):

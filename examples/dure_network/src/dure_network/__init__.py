@@ -29,15 +29,46 @@ Matrix = NDArray[np.float64]
 class Parameters(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    outcome: str = Field(description="a 0/1 column, or a category of two levels, the second being the event")
-    inputs: tuple[str, ...] = Field(min_length=1, description="columns; a category: one input per level")
-    hidden: int = Field(8, ge=1, le=256, description="units of the shared hidden layer")
-    rounds: int = Field(40, ge=1, le=1000, description="training rounds")
-    local_epochs: int = Field(2, ge=1, le=50, description="full-batch gradient steps at a hospital per round")
-    learning_rate: float = Field(1.0, gt=0, le=10, description="length of a gradient step")
-    l2: float = Field(0.001, ge=0, le=1, description="penalty on weights; pulls own heads to the shared one")
-    personal: bool = Field(True, description="each hospital trains and keeps an output head of its own")
-    seed: int = Field(0, ge=0, description="of the initial weights")
+    outcome: str = Field(
+        description="a 0/1 column, or a category of two levels, the second being the event",
+        json_schema_extra={"ko": "0/1 열, 또는 둘째 수준이 사건인 두 수준 범주"},
+    )
+    inputs: tuple[str, ...] = Field(
+        min_length=1,
+        description="columns; a category: one input per level",
+        json_schema_extra={"ko": "입력 열. 범주는 수준마다 입력 하나"},
+    )
+    hidden: int = Field(
+        8,
+        ge=1,
+        le=256,
+        description="units of the shared hidden layer",
+        json_schema_extra={"ko": "공유 은닉층의 단위 수"},
+    )
+    rounds: int = Field(40, ge=1, le=1000, description="training rounds", json_schema_extra={"ko": "학습 라운드 수"})
+    local_epochs: int = Field(
+        2,
+        ge=1,
+        le=50,
+        description="full-batch gradient steps at a hospital per round",
+        json_schema_extra={"ko": "라운드마다 병원에서 전체 자료로 하는 경사 하강 횟수"},
+    )
+    learning_rate: float = Field(
+        1.0, gt=0, le=10, description="length of a gradient step", json_schema_extra={"ko": "경사 하강 보폭"}
+    )
+    l2: float = Field(
+        0.001,
+        ge=0,
+        le=1,
+        description="penalty on weights; pulls own heads to the shared one",
+        json_schema_extra={"ko": "가중치 벌점. 자기 출력층을 공유 출력층으로 당김"},
+    )
+    personal: bool = Field(
+        True,
+        description="each hospital trains and keeps an output head of its own",
+        json_schema_extra={"ko": "병원마다 자기 출력층을 학습하고 간직함"},
+    )
+    seed: int = Field(0, ge=0, description="of the initial weights", json_schema_extra={"ko": "처음 가중치의 시드"})
 
     @model_validator(mode="after")
     def _usable(self) -> Parameters:
