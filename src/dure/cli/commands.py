@@ -146,6 +146,9 @@ def try_table(
     group: Annotated[
         str | None, typer.Option(help=_say("with --time: compare its levels", "--time과 함께: 비교할 집단"))
     ] = None,
+    terms: Annotated[
+        str, typer.Option(help=_say("only these columns, separated by commas", "이 열들만, 쉼표로 나눔"))
+    ] = "",
     encoding: Annotated[str, typer.Option(help=_say("encoding of the file", "파일 인코딩"))] = "utf-8",
     rules: Annotated[
         Literal["default", "off"],
@@ -155,7 +158,9 @@ def try_table(
     from dure.client.own_table import own_table, play, read_table
     from dure.guard.rules import DEFAULT, OFF
 
-    prepared = own_table(read_table(table, encoding), hospital, outcome, time_column, group)
+    frame = read_table(table, encoding)
+    chosen = [name.strip() for name in terms.split(",") if name.strip()]
+    prepared = own_table(frame, hospital, outcome, time_column, group, chosen)
     console.print(Text(_say("Hospitals: ", "병원: ") + ", ".join(prepared.sites), style="bold"))
     for words in prepared.remarks:
         show_remark(words)
@@ -195,6 +200,8 @@ def try_table(
         )
     for error in failed:
         show_error(error)
+    if failed and not terms:
+        console.print(_say("Choose columns with --terms a,b,c.", "--terms a,b,c로 열을 고를 수 있습니다."))
     if failed and not any(fold.released for outcome_ in outcomes.values() for fold in outcome_.folds.values()):
         raise typer.Exit(1)
     if failed or unanswered:

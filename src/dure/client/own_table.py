@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -73,11 +73,16 @@ def read_table(path: Path, encoding: str = "utf-8") -> pl.DataFrame:
 
 
 def own_table(
-    frame: pl.DataFrame, hospital: str, outcome: str, time: str | None = None, group: str | None = None
+    frame: pl.DataFrame,
+    hospital: str,
+    outcome: str,
+    time: str | None = None,
+    group: str | None = None,
+    terms: Sequence[str] = (),
 ) -> OwnTable:
     """Questions for a table: who they are, a model of the outcome (or survival with `time`), and how well it
-    predicts in each hospital. Raises DureError for columns that cannot be what they are said to be."""
-    for name in (hospital, outcome, time, group):
+    predicts in each hospital. `terms`: only these columns; without it, every column that can serve. Raises DureError for columns that cannot be what they are said to be."""
+    for name in (hospital, outcome, time, group, *terms):
         if name is not None and name not in frame.columns:
             raise UnknownColumn(name, frame.columns)
     if frame[hospital].null_count():
@@ -89,7 +94,7 @@ def own_table(
         raise NotEnoughHospitals(named=len(names), needed=DEFAULT.minimum_hospitals)
     frame, family, remarks = _outcome(frame, outcome, time)
     used: list[str] = []
-    others = [name for name in frame.columns if name not in (hospital, outcome, time)]
+    others = [name for name in terms or frame.columns if name not in (hospital, outcome, time)]
     for name in others:
         reason = _unusable(frame[name])
         if reason is None:
