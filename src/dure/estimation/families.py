@@ -22,8 +22,8 @@ class Family:
     """One family; every function takes and returns (n,) arrays.
 
     `start(y, mean)` gives the fitted means of the first step, between each outcome and the overall mean.
-    `deviance` and `log_likelihood` are per person; gaussian likelihood needs the dispersion and is left to
-    the caller (NaN here).
+    `deviance` and `saturated` are per person: the log-likelihood of a person is saturated − deviance / 2. The
+    gaussian one needs the dispersion and is left to the caller (`saturated` is None there).
     """
 
     name: FamilyName
@@ -31,17 +31,13 @@ class Family:
     link: Callable[[Vector], Vector]
     variance: Callable[[Vector], Vector]
     deviance: Callable[[Vector, Vector, Vector], Vector]
-    log_likelihood: Callable[[Vector, Vector, Vector], Vector]
+    saturated: Callable[[Vector], Vector] | None
     start: Callable[[Vector, float], Vector]
 
 
-def _softplus(x: Vector) -> Vector:
-    return np.asarray(np.maximum(x, 0.0) + np.log1p(np.exp(-np.abs(x))))
-
-
-def _binomial_likelihood(y: Vector, eta: Vector, mean: Vector) -> Vector:
-    """log p(y) from the linear predictor: no loss where the mean rounds to 0 or 1."""
-    return y * eta - _softplus(eta)
+def _binomial_deviance(y: Vector, eta: Vector, mean: Vector) -> Vector:
+    """From the linear predictor: no loss where the mean rounds to 0 or 1."""
+    return np.asarray(2.0 * (np.maximum(eta, 0.0) + np.log1p(np.exp(-np.abs(eta))) - y * eta))
 
 
 def _poisson_deviance(y: Vector, eta: Vector, mean: Vector) -> Vector:
@@ -55,7 +51,7 @@ FAMILIES: dict[str, Family] = {
         link=lambda mean: mean,
         variance=np.ones_like,
         deviance=lambda y, eta, mean: (y - mean) ** 2,
-        log_likelihood=lambda y, eta, mean: np.full_like(y, np.nan),
+        saturated=None,
         start=lambda y, mean: np.full_like(y, mean),
     ),
     "binomial": Family(
@@ -63,8 +59,8 @@ FAMILIES: dict[str, Family] = {
         mean=expit,
         link=lambda mean: np.log(mean) - np.log1p(-mean),
         variance=lambda mean: mean * (1.0 - mean),
-        deviance=lambda y, eta, mean: -2.0 * _binomial_likelihood(y, eta, mean),
-        log_likelihood=_binomial_likelihood,
+        deviance=_binomial_deviance,
+        saturated=np.zeros_like,  # y is 0 or 1
         start=lambda y, mean: (y + 0.5) / 2.0,
     ),
     "poisson": Family(
@@ -73,7 +69,7 @@ FAMILIES: dict[str, Family] = {
         link=np.log,
         variance=lambda mean: mean,
         deviance=_poisson_deviance,
-        log_likelihood=lambda y, eta, mean: y * eta - mean - gammaln(y + 1.0),
+        saturated=lambda y: np.asarray(xlogy(y, y) - y - gammaln(y + 1.0)),
         start=lambda y, mean: (y + mean) / 2.0,
     ),
 }
