@@ -188,10 +188,13 @@ def _auroc(story: Story) -> Figure | None:
     if not story.auroc:
         return None
     rows = []
-    for cell in story.auroc:
-        value = Cell("–" if cell.auroc is None else f"{cell.auroc:.3f}", number=True)
-        people = Cell("–" if cell.n is None else numerals.count(cell.n), number=True)
-        rows.append((Cell(cell.trained_at, heads=True), Cell(cell.tested_at), value, people, Cell(cell.withheld or "")))
+    for trained in dict.fromkeys(cell.trained_at for cell in story.auroc):
+        own = [cell for cell in story.auroc if cell.trained_at == trained]
+        for number, cell in enumerate(own):
+            head = (Cell(trained, heads=True, span=len(own)),) if number == 0 else ()
+            value = Cell("–" if cell.auroc is None else f"{cell.auroc:.3f}", number=True)
+            people = Cell("–" if cell.n is None else numerals.count(cell.n), number=True)
+            rows.append((*head, Cell(cell.tested_at, heads=True), value, people, Cell(cell.withheld or "")))
     headings = (
         tables.Heading(phrase("trained_at")),
         tables.Heading(phrase("tested_at")),

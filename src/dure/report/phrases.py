@@ -86,7 +86,7 @@ PHRASES: dict[str, Words] = {
     "departed": Words(
         "{messages} messages, {numbers} numbers, {bytes}", "메시지 {messages}개, 수 {numbers}개, {bytes}"
     ),
-    "entries": Words("{count} arrays", "배열 {count}개"),
+    "entries": Words("arrays: {count}", "배열 {count}개"),
     "federated": Words("Federated", "연합"),
     "pooled": Words("Pooled", "통합"),
     "effect": Words("Odds ratio (log scale)", "오즈비(로그 눈금)"),
