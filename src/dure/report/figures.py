@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 from typing import Any
 
@@ -142,12 +143,17 @@ def _domain(rows: tuple[ForestRow, ...]) -> tuple[float, float]:
     """All intervals, cut where a single hospital's would squeeze everything else together."""
     points = [point for row in rows for point in row.points if point.estimate is not None]
     leading = [point for point in points if point.kind != "local"] or points
-    ends = [end for point in points for end in (point.low, point.high, point.estimate) if end and end > 0]
-    firm = [end for point in leading for end in (point.low, point.high, point.estimate) if end and end > 0]
-    if not ends:
+    ends, firm = _ends(points), _ends(leading)
+    if not ends or not firm:
         return 0.5, 2.0
     low, high = max(min(ends), min(firm) / 5), min(max(ends), max(firm) * 5)
     return min(low / 1.1, 0.8), max(high * 1.1, 1.25)
+
+
+def _ends(points: list[ForestPoint]) -> list[float]:
+    """What a log axis can show: positive and finite."""
+    ends = [end for point in points for end in (point.low, point.high, point.estimate) if end is not None]
+    return [end for end in ends if 0 < end < math.inf]
 
 
 def _arrows(drawn: list[dict[str, Any]], scale: Any, axis: Any, at: Any) -> list[Any]:

@@ -177,7 +177,7 @@ def _forest(story: Story) -> Figure | None:
     headings = (
         tables.Heading(HEADINGS["term"]),
         tables.Heading(HEADINGS["series"]),
-        tables.Heading(phrase("effect"), number=True),
+        tables.Heading(phrase("odds_ratio"), number=True),
         tables.Heading(phrase("confidence")),
     )
     drawings = {language: figures.forest(story.forest, language) for language in LANGUAGES}

@@ -84,11 +84,12 @@ PHRASES: dict[str, Words] = {
         "비교 대상: {against}. 상대 차이는 계수에서 최대 {coefficients}, 표준오차에서 최대 {std_errors}입니다.",
     ),
     "departed": Words(
-        "{messages} messages, {numbers} numbers, {bytes}", "메시지 {messages}개, 수 {numbers}개, {bytes}"
+        "{messages} messages, {numbers} numbers, {bytes}", "메시지 {messages}개, 숫자 {numbers}개, {bytes}"
     ),
     "entries": Words("arrays: {count}", "배열 {count}개"),
     "federated": Words("Federated", "연합"),
     "pooled": Words("Pooled", "통합"),
+    "odds_ratio": Words("Odds ratio", "오즈비"),
     "effect": Words("Odds ratio (log scale)", "오즈비(로그 눈금)"),
     "confidence": Words("95% CI", "95% 신뢰구간"),
     "predicted": Words("Predicted", "예측"),
