@@ -73,7 +73,7 @@ class Design:
                 groups.append(group)
         groups = [group for group in dict.fromkeys(groups) if not self._nested(group)]
         labels = [
-            " & ".join(f"{self.factors[index].column}={level}" for index, level in zip(group, levels))
+            " & ".join(f"{self.factors[index].label}={level}" for index, level in zip(group, levels))
             for group in groups
             for levels in itertools.product(*(self.factors[index].levels for index in group))
         ]
@@ -81,7 +81,7 @@ class Design:
 
     def _nested(self, group: tuple[int, ...]) -> bool:
         """Two factors of the same column (x and C(x)) have impossible combinations by construction."""
-        columns = [self.factors[index].column for index in group]
+        columns = [self.factors[index].label for index in group]
         return len(set(columns)) < len(columns)
 
     def numeric_pairs(self) -> tuple[tuple[int, int], ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import operator
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -54,11 +54,14 @@ OPERATORS: dict[type[ast.AST], Callable[..., Any]] = {
 
 @dataclass(frozen=True)
 class Factor:
-    """One factor of a term: a category (`levels` with a reference index) or a numeric expression."""
+    """One factor of a term: a category (`levels` with a reference index), a 0/1 flag or a numeric expression.
+
+    A comparison is a flag: it splits people in two, and both parts are counted like levels.
+    """
 
     text: str
     column: str | None
-    expression: ast.expr | None
+    expression: ast.expr | None = field(compare=False)
     levels: tuple[str, ...] = ()
     reference: int = 0
     flag: bool = False
@@ -67,18 +70,22 @@ class Factor:
     def is_category(self) -> bool:
         return bool(self.levels) and not self.flag
 
+    @property
+    def label(self) -> str:
+        """What its levels are levels of."""
+        return self.column or self.text
+
     def columns(self) -> tuple[str, ...]:
         return (self.column,) if self.column else tuple(_names(self.expression))
 
     def codes(self, rows: Rows) -> NDArray[np.int64]:
         """(n,) level index, -1 where missing; for categories and 0/1 flags."""
-        assert self.column is not None
         if self.column == "site":
             here = self.levels.index(rows.hospital) if rows.hospital in self.levels else -1
             return np.full(rows.n, here, dtype=np.int64)
-        if not self.flag:
+        if self.column is not None and not self.flag:
             return rows.levels(self.column)
-        values = rows.numbers(self.column)
+        values = self.numbers(rows)
         return np.where(np.isnan(values), -1, values != 0).astype(np.int64)
 
     def numbers(self, rows: Rows) -> Vector:
@@ -157,8 +164,24 @@ def _factor(text: str, formula: str, known: Mapping[str, Column]) -> Factor:
         return _column_factor(text, name, known)
     if isinstance(tree, ast.Call) and _dotted(tree.func) == "C":
         return _category(tree, text, formula, known)
-    _check(tree, formula, known)
-    return Factor(text, None, tree)
+    compared = _comparison(tree)
+    if compared is None:
+        _check(tree, formula, known)
+        return Factor(text, None, tree)
+    for part in (compared.left, *compared.comparators):
+        _check(part, formula, known)
+    if len(compared.ops) != 1 or type(compared.ops[0]) not in OPERATORS:
+        raise _broken(
+            formula, f"'{text[:60]}' compares more than two things", f"'{text[:60]}'은(는) 둘만 비교해야 합니다"
+        )
+    return Factor(text, None, compared, ("0", "1"), flag=True)
+
+
+def _comparison(tree: ast.AST) -> ast.Compare | None:
+    """The comparison that a factor is as a whole, in I() or bare."""
+    while isinstance(tree, ast.Call) and _function(tree) == "I" and len(tree.args) == 1 and not tree.keywords:
+        tree = tree.args[0]
+    return tree if isinstance(tree, ast.Compare) else None
 
 
 def _column_factor(text: str, name: str, known: Mapping[str, Column]) -> Factor:
@@ -224,7 +247,10 @@ def _dotted(tree: ast.AST) -> str | None:
 
 
 def _check(tree: ast.AST, formula: str, known: Mapping[str, Column]) -> None:
-    """Accept only names, numbers, arithmetic, single comparisons and the listed functions of one argument."""
+    """Accept only names, numbers, arithmetic and the listed functions of one argument.
+
+    A comparison inside arithmetic is refused: x + (x > 5) would carry a handful of people where nobody counts them.
+    """
     name = _dotted(tree)
     if name is not None:
         if name not in known:
@@ -242,8 +268,11 @@ def _check(tree: ast.AST, formula: str, known: Mapping[str, Column]) -> None:
         parts: list[ast.AST] = [tree.left, tree.right]
     elif isinstance(tree, ast.UnaryOp) and type(tree.op) in OPERATORS:
         parts = [tree.operand]
-    elif isinstance(tree, ast.Compare) and len(tree.ops) == 1 and type(tree.ops[0]) in OPERATORS:
-        parts = [tree.left, tree.comparators[0]]
+    elif isinstance(tree, ast.Compare):
+        what = ast.unparse(tree)[:60]
+        raise _broken(
+            formula, f"'{what}' must stand alone: write I({what})", f"'{what}'은(는) 단독으로 I({what})처럼 써야 합니다"
+        )
     elif isinstance(tree, ast.Call) and _function(tree) in FUNCTIONS and len(tree.args) == 1 and not tree.keywords:
         parts = [tree.args[0]]
     else:
