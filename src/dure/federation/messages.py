@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from dure.errors import DureError, Refused, SiteFailed, all_errors
+from dure.errors import DureError, Refused, RunWaits, SiteFailed, all_errors
 from dure.language import Words
 from dure.study.packing import pack, unpack
 from dure.study.summary import Summary
@@ -90,4 +90,7 @@ def error_from(data: Mapping[str, Any], hospital: str = "", step: str = "") -> D
     DureError.__init__(error, **fields)
     if isinstance(error, Refused):
         error.rule, error.way_out, error.detail = str(fields["rule"]), fields["way_out"], ""
+    if isinstance(error, RunWaits):
+        error.step, error.grant = str(fields["step"]), str(fields["grant"])
+        error.hospitals = str(fields["hospitals"]).split(", ")
     return error

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol
 
-from dure.errors import DureError, NotEstimable, Refused, RunWaits
+from dure.errors import DureError, NotEstimable, PermitError, Refused, RunWaits, SiteError
 from dure.federation.answer import total_of
 from dure.federation.engine import Engine
 from dure.federation.messages import Ask, error_data, error_from
@@ -156,8 +156,22 @@ class Run:
         entry = self.ledger.read(step.name, fold)
         stored = unpack(entry) if entry else None
         if stored is None or stored["status"] in ("running", "waiting"):
+            forbidden = self._undisclosed_difference()
+            if forbidden:  # nothing is written: the ledger keeps who took part in what was opened
+                return Fold("waiting", error=RunWaits(step.name, forbidden, "difference"))
             self._loop(step, fold, stored)
         return self._recorded(step, fold, left)
+
+    def _undisclosed_difference(self) -> list[str]:
+        """Hospitals that came or went since sums were opened in this run, too few of them, without permission."""
+        now, forbidden = set(self.taking_part), set()
+        for step in self.plan.steps:
+            entry = self.ledger.read(step.name, None) if step.scope == "all" else None
+            stored = unpack(entry) if entry else None
+            changed = now ^ set(stored["hospitals"]) if stored and stored["left"] else set()
+            if len(changed) < self.limits.minimum_hospitals:
+                forbidden |= {name for name in changed if "difference" not in self.grants.get(name, ())}
+        return sorted(forbidden)
 
     def _loop(self, step: Step, fold: str | None, stored: dict[str, Any] | None) -> None:
         """Rounds until a Result or an error is in the ledger."""
@@ -180,13 +194,11 @@ class Run:
                     if self._drop(opened.errors):
                         round_, state, left = 0, None, []
                         continue
-                    raise next(iter(opened.errors.values()))
+                    raise _first(opened.errors)
                 assert opened.total is not None
                 left += opened.left
                 gate.check_total(opened.total, declaration, self.limits)
                 concluded = method.conclude(total_of(opened.total), question, state)
-            except RunWaits as error:
-                return self._write(step, fold, round_, state or {}, left, "waiting", None, error)
             except DureError as error:
                 return self._write(step, fold, round_, state or {}, left, _status_of(error), None, error)
             round_ += 1
@@ -322,11 +334,16 @@ class Run:
 def _status_of(error: DureError | None) -> Status:
     if error is None:
         return "finished"
-    if isinstance(error, RunWaits):
-        return "waiting"
+    if isinstance(error, RunWaits | SiteError | PermitError):
+        return "waiting"  # for a hospital: once it is back, or has signed, the same run goes on
     if isinstance(error, Refused):
         return "refused"
     return "not_estimable" if isinstance(error, NotEstimable) else "failed"
+
+
+def _first(errors: Mapping[str, DureError]) -> DureError:
+    """The error a step is recorded with: one that passes comes before one that ends the step."""
+    return next((error for error in errors.values() if _status_of(error) == "waiting"), next(iter(errors.values())))
 
 
 def _left(raw: list[Any]) -> Left:
