@@ -34,14 +34,18 @@ class StoredMemory:
     def write(self, run: str, step: str, fold: str | None, round: int, entry: Remembered) -> None:
         where = (run, step, fold or "")
         self._connection.execute("BEGIN IMMEDIATE")
-        self._connection.execute(
-            "INSERT OR REPLACE INTO round VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (*where, round, entry.digest, entry.reply, entry.kept),
-        )
-        self._connection.execute(
-            "DELETE FROM round WHERE run = ? AND step = ? AND fold = ? AND (round < ? OR round > ?)",
-            (*where, round - 1, round),
-        )
+        try:
+            self._connection.execute(
+                "INSERT OR REPLACE INTO round VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (*where, round, entry.digest, entry.reply, entry.kept),
+            )
+            self._connection.execute(
+                "DELETE FROM round WHERE run = ? AND step = ? AND fold = ? AND (round < ? OR round > ?)",
+                (*where, round - 1, round),
+            )
+        except BaseException:
+            self._connection.execute("ROLLBACK")
+            raise
         self._connection.execute("COMMIT")
 
     def close(self) -> None:

@@ -41,12 +41,19 @@ class Runner:
             problem = Words("The question cannot be read", "질문을 읽을 수 없습니다")
             return self._no(PermitError(hospital=self.site.hospital, problem=problem))
         try:
+            return self._answer(ask)
+        except Exception as error:  # the hub hears that something failed; the error's words might hold a value
+            self._log_failure(ask, type(error).__name__)
+            return Answer(self.site.hospital, "error", error={"code": "unexpected", "fields": {}}).to_bytes()
+
+    def _answer(self, ask: Ask) -> bytes:
+        try:
             study = inbox.study_of(self.site, ask.study)
             permit = self._permit(ask, study)
             limits = self.site.limits
             plan = plan_of(study, self.methods, limits.minimum_people)
         except DureError as error:
-            self.site.audit.append("failed", error=error.code(), run=ask.run, study=ask.study, step=ask.step)
+            self._log_failure(ask, error.code())
             return self._no(error)
         desk = Desk(
             self.site.hospital,
@@ -80,6 +87,9 @@ class Runner:
         method = find_method(study.step(ask.step).method, self.methods)
         check_permit(permit, study.hash, method.name, source_hash(method))
         return permit
+
+    def _log_failure(self, ask: Ask, error: str) -> None:
+        self.site.audit.append("failed", error=error, run=ask.run, study=ask.study, step=ask.step)
 
     def _no(self, error: DureError) -> bytes:
         return Answer(self.site.hospital, "error", error=error_data(error)).to_bytes()
