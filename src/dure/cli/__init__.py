@@ -18,6 +18,8 @@ def main() -> None:
             os.environ["DURE_LANGUAGE"] = arguments[place + 1]
         elif argument.startswith("--language="):
             os.environ["DURE_LANGUAGE"] = argument.partition("=")[2]
-    from dure.cli.commands import run
-
+    try:
+        from dure.cli.commands import run
+    except KeyboardInterrupt:  # while the commands are still being loaded
+        sys.exit(130)
     sys.exit(run(arguments))

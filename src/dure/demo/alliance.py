@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dure.demo import offices
+from dure.errors import InvalidDocument
 from dure.federation.local_engine import LocalEngine
 from dure.hub import studies
 from dure.hub.store import Store
@@ -22,6 +23,8 @@ from dure.study.spec import Study, read_study
 
 Say = Callable[[Words], None]
 NETWORK = "network"
+WRITTEN = ("exports", "hospitals", "hub", "report.html", "result.json")
+"""What the demonstration writes into its folder, and all that it replaces there."""
 
 
 @dataclass
@@ -51,8 +54,7 @@ def demo_study(methods: Methods) -> Study:
 
 def open_hospitals(folder: Path, say: Say) -> tuple[dict[str, Site], dict[str, LoadReport]]:
     """Each IT office exports, each hospital standardises into its own database and makes its own key."""
-    if folder.exists():
-        shutil.rmtree(folder)
+    _clear(folder)
     exports = offices.write_exports(folder / "exports")
     sites: dict[str, Site] = {}
     reports: dict[str, LoadReport] = {}
@@ -67,6 +69,21 @@ def open_hospitals(folder: Path, say: Say) -> tuple[dict[str, Site], dict[str, L
             Words(f"{hospital}: {office.file} → OMOP, {people} people", f"{hospital}: {office.file} → OMOP, {people}명")
         )
     return sites, reports
+
+
+def _clear(folder: Path) -> None:
+    """Remove an earlier demonstration; raises InvalidDocument where the folder holds anything else."""
+    found = sorted(folder.iterdir()) if folder.is_dir() else [folder] if folder.exists() else []
+    strange = next((path for path in found if path.name not in WRITTEN or path == folder), None)
+    if strange is not None:
+        problem = Words(
+            f"It holds '{strange.name}', which the demonstration did not write and will not delete",
+            f"시연이 쓰지 않은 '{strange.name}'이(가) 있어 지우지 않습니다",
+        )
+        hint = Words("Choose an empty folder: dure demo --folder NAME", "빈 폴더를 고르십시오: dure demo --folder 이름")
+        raise InvalidDocument(path=folder, line=1, field="folder", problem=problem, hint=hint)
+    for path in found:
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
 def join(folder: Path, sites: dict[str, Site], methods: Methods, study: Study) -> Alliance:
