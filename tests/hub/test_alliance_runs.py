@@ -1,0 +1,337 @@
+"""Runs between four real hospitals: who is left out, who is waited for, and what a run never repeats."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dure.demo.oracle import cleaned
+from dure.errors import PermitError, Refused, RunWaits, SiteFailed
+from dure.federation.messages import Answer
+from dure.federation.rounds import Outcome
+from dure.guard.rules import RULES
+from dure.hub import studies
+from dure.hub.runs import run_study
+from dure.study.packing import unpack
+
+THREE = ("Cleveland", "Hungary", "VA Long Beach")
+
+
+class Played:
+    """One alliance run over a wire that keeps every message."""
+
+    def __init__(self, stage: Any, folder: Path, alliance: Any) -> None:
+        from_stage = type(stage).__init__.__globals__["Wire"]
+        self.alliance, self.wire = alliance, from_stage(alliance.engine)
+
+    def go(self) -> dict[str, Outcome]:
+        run, outcomes = run_study(
+            self.alliance.store, self.alliance.study.hash, self.wire, self.alliance.methods, name="run"
+        )
+        self.run = run
+        return dict(outcomes)
+
+    def state(self) -> str:
+        return studies.read(self.alliance.store, self.alliance.study.hash)[1]
+
+
+def with_few_at_switzerland(stage: Any, folder: Path, people: int) -> Played:
+    sites = stage.sites(folder)
+    stage.keep(sites["Switzerland"], people)
+    played = Played(stage, folder, stage.join(folder, sites, stage.study("attrition", "table_hospitals", "model")))
+    played.outcomes = played.go()
+    return played
+
+
+@pytest.fixture(scope="module")
+def three_people(stage: Any, tmp_path_factory: pytest.TempPathFactory) -> Played:
+    return with_few_at_switzerland(stage, tmp_path_factory.mktemp("three"), 3)
+
+
+@pytest.fixture(scope="module")
+def seven_people(stage: Any, tmp_path_factory: pytest.TempPathFactory) -> Played:
+    return with_few_at_switzerland(stage, tmp_path_factory.mktemp("seven"), 7)
+
+
+def test_a_hospital_of_three_people_is_left_out_and_the_other_three_finish(three_people: Played) -> None:
+    assert [outcome.status for outcome in three_people.outcomes.values()] == ["finished"] * 3
+    assert three_people.run.taking_part == THREE
+    refused = three_people.run.dropped["Switzerland"]
+    assert isinstance(refused, Refused)
+    assert refused.rule == "minimum_cohort"
+    model = three_people.outcomes["model"].folds[None].working
+    assert model is not None
+    complete = cleaned().drop(columns="cholesterol").dropna()
+    assert model.facts["n"] == int((complete["hospital"] != "Switzerland").sum())
+
+
+def test_what_the_small_hospital_says_is_the_rule_and_the_way_out_and_nothing_else(three_people: Played) -> None:
+    (reply,) = three_people.wire.replied["Switzerland"]
+    rule = RULES["minimum_cohort"]
+    assert unpack(reply) == {
+        "hospital": "Switzerland",
+        "kind": "error",
+        "arrays": {},
+        "rules": {},
+        "result": b"",
+        "error": {
+            "code": "refused",
+            "fields": {
+                "rule": "minimum_cohort",
+                "reason": {"en": rule.says.en, "ko": rule.says.ko},
+                "way_out": {"en": rule.way_out.en, "ko": rule.way_out.ko},
+                "place": "",
+            },
+        },
+    }
+
+
+def test_the_hub_cannot_tell_three_people_from_seven(stage: Any, three_people: Played, seven_people: Played) -> None:
+    assert three_people.wire.replied["Switzerland"] == seven_people.wire.replied["Switzerland"]
+    three, seven = (stage.entries(played.alliance.store) for played in (three_people, seven_people))
+    assert three == seven
+    assert len(three) == 4  # three steps, and who was left out
+
+
+def test_the_count_stands_in_the_hospitals_own_log_and_nowhere_at_the_hub(three_people: Played) -> None:
+    site = three_people.alliance.sites["Switzerland"]
+    details = [entry["detail"] for entry in site.audit.entries() if entry["event"] == "refused"]
+    assert details == ["cohort of 3"]
+    hub = b"".join(path.read_bytes() for path in sorted(three_people.alliance.store.path.parent.iterdir()))
+    sent = b"".join(three_people.wire.replied["Switzerland"])
+    assert b"cohort of 3" not in hub + sent
+    assert b"Switzerland" in hub
+
+
+def test_every_hospital_left_out_by_the_first_step_stays_out_when_the_run_is_opened_again(
+    stage: Any, tmp_path: Path
+) -> None:
+    sites = stage.sites(tmp_path)
+    stage.keep(sites["Switzerland"], 3)
+    played = Played(stage, tmp_path, stage.join(tmp_path, sites, stage.study("attrition", "table_hospitals")))
+    played.wire.cut = {"Hungary"}  # the first round: one small, one unreachable
+    first = played.go()
+    assert {outcome.status for outcome in first.values()} == {"waiting"}
+    played.wire.cut = set()
+    assert {outcome.status for outcome in played.go().values()} == {"finished"}
+    assert played.run.taking_part == THREE
+
+
+# ── one hospital's numbers ──
+
+
+def test_the_swiss_auroc_is_withheld_because_too_few_have_no_disease(stage: Any, tmp_path: Path) -> None:
+    played = Played(stage, tmp_path, stage.alliance(tmp_path, "model", "validation"))
+    released = played.go()["validation"].folds[None].released
+    assert released is not None
+    rows = {row["hospital"]: row for row in released.tables["auroc"].frame.to_dicts()}
+    assert rows["Switzerland"]["auroc"] is None
+    assert rows["Switzerland"]["n"] is None
+    assert rows["Switzerland"]["reason"] == "withheld: fewer than 10 non-cases"
+    assert all(0.5 < rows[name]["auroc"] < 1 for name in THREE)
+    # The number did not leave the hospital either: its own row of the array is zero.
+    last = Answer.from_bytes(played.wire.replied["Switzerland"][-1])
+    place = list(played.alliance.sites).index("Switzerland")
+    assert last.arrays["auroc"][place].tolist() == [0.0]
+    assert last.arrays["non_cases"][place].tolist() == [0]
+
+
+# ── waiting for a permission ──
+
+
+def test_leave_one_out_waits_for_exactly_the_hospital_without_the_grant(stage: Any, tmp_path: Path) -> None:
+    sites = stage.sites(tmp_path)
+    grants = dict.fromkeys(sites, ("per_hospital", "difference")) | {"Hungary": ("per_hospital",)}
+    study = stage.study("attrition", "model", "model_without", "validation_without")
+    played = Played(stage, tmp_path, stage.join(tmp_path, sites, study, grants))
+    outcomes = played.go()
+    assert played.state() == "waiting"
+    assert {name: outcome.status for name, outcome in outcomes.items()} == {
+        "attrition": "finished",
+        "model": "finished",
+        "model_without": "waiting",
+        "validation_without": "skipped",
+    }
+    error = outcomes["model_without"].folds[None].error
+    assert isinstance(error, RunWaits)
+    assert (error.step, error.hospitals, error.grant) == ("model_without", ["Hungary"], "difference")
+    assert all(word in error.text("en") for word in ("Hungary", "difference", "model_without"))
+    assert all(word in error.text("ko") for word in ("Hungary", "difference", "model_without"))
+
+    before = stage.entries(played.alliance.store)
+    asked = len(played.wire.asked["Cleveland"])
+    stage.sign_again(played.alliance, "Hungary", ("per_hospital", "difference"))
+    outcomes = played.go()
+    assert played.state() == "finished"
+    assert {outcome.status for outcome in outcomes.values()} == {"finished"}
+    after = stage.entries(played.alliance.store)
+    assert {place: after[place] for place in before} == before
+    assert {step for step, _ in before} == {"attrition", "model"}
+    later = [unpack(message)["step"] for message in played.wire.asked["Cleveland"][asked:]]
+    assert set(later) == {"model_without", "validation_without"}
+    assert played.alliance.store.runs(played.alliance.study.hash) == ["run"]
+
+
+def test_the_run_still_waits_when_another_hospital_signs(stage: Any, tmp_path: Path) -> None:
+    sites = stage.sites(tmp_path)
+    grants = dict.fromkeys(sites, ("per_hospital",)) | {"Cleveland": ("per_hospital", "difference")}
+    played = Played(stage, tmp_path, stage.join(tmp_path, sites, stage.study("model_without"), grants))
+    played.go()
+    stage.sign_again(played.alliance, "Hungary", ("per_hospital", "difference"))
+    error = played.go()["model_without"].folds[None].error
+    assert isinstance(error, RunWaits)
+    assert error.hospitals == ["Switzerland", "VA Long Beach"]
+    assert "Cleveland" not in played.wire.asked
+
+
+def test_a_hospital_that_leaves_between_two_steps_is_not_shown_by_the_difference(stage: Any, tmp_path: Path) -> None:
+    sites = stage.sites(tmp_path)
+    grants = dict.fromkeys(sites, ("per_hospital",))
+    played = Played(stage, tmp_path, stage.join(tmp_path, sites, stage.study("attrition", "model"), grants))
+    played.wire.cut = {"Switzerland"}
+    played.wire.engine = CutAfter(played.wire, played.alliance.engine, 1)
+    assert {n: o.status for n, o in played.go().items()} == {"attrition": "finished", "model": "waiting"}
+    studies.receive_permit(played.alliance.store, played.alliance.study.hash, "Switzerland", None)
+    asked = len(played.wire.asked["Cleveland"])
+    error = played.go()["model"].folds[None].error
+    assert isinstance(error, RunWaits)
+    assert (error.hospitals, error.grant) == (["Switzerland"], "difference")
+    assert len(played.wire.asked["Cleveland"]) == asked
+
+
+class CutAfter:
+    """Cuts Switzerland's line after so many rounds."""
+
+    def __init__(self, wire: Any, engine: Any, rounds: int) -> None:
+        self.wire, self.engine, self.rounds = wire, engine, rounds
+        wire.cut = set()
+
+    def ask(self, messages: Any, timeout: float) -> Any:
+        replies = self.engine.ask(messages, timeout)
+        self.rounds -= 1
+        if self.rounds <= 0:
+            self.wire.cut = {"Switzerland"}
+        return replies
+
+
+# ── a hospital that does not answer ──
+
+
+def test_an_unreachable_hospital_is_named_and_the_run_goes_on_from_its_last_round(stage: Any, tmp_path: Path) -> None:
+    played = Played(stage, tmp_path, stage.alliance(tmp_path, "attrition", "model", "validation"))
+    played.wire.engine = CutAfter(played.wire, played.alliance.engine, 4)
+    outcomes = played.go()
+    assert played.state() == "waiting"
+    assert {name: outcome.status for name, outcome in outcomes.items()} == {
+        "attrition": "finished",
+        "model": "waiting",
+        "validation": "skipped",
+    }
+    error = outcomes["model"].folds[None].error
+    assert isinstance(error, SiteFailed)
+    assert "Switzerland" in error.text("en")
+    assert "the line is cut" in error.text("en")
+    reached = outcomes["model"].folds[None].rounds
+    assert reached == 3
+
+    asked = len(played.wire.asked["Cleveland"])
+    played.wire.cut, played.wire.engine = set(), played.alliance.engine
+    outcomes = played.go()
+    assert {outcome.status for outcome in outcomes.values()} == {"finished"}
+    first = unpack(played.wire.asked["Cleveland"][asked])
+    assert (first["step"], first["round"]) == ("model", reached)
+    assert played.state() == "finished"
+
+    undisturbed = Played(stage, tmp_path / "other", stage.alliance(tmp_path / "other", *outcomes))
+    undisturbed.go()
+    assert stage.entries(played.alliance.store) == stage.entries(undisturbed.alliance.store)
+
+
+def test_of_two_errors_the_one_that_passes_is_kept_so_that_the_step_can_resume(stage: Any, tmp_path: Path) -> None:
+    sites = stage.sites(tmp_path)
+    stage.keep(sites["Cleveland"], 3)
+    played = Played(stage, tmp_path, stage.join(tmp_path, sites, stage.study("attrition")))
+    played.wire.cut = {"VA Long Beach"}
+    error = played.go()["attrition"].folds[None].error
+    assert isinstance(error, SiteFailed)
+    assert error.fields["hospital"] == "VA Long Beach"
+
+
+def test_an_answer_that_is_not_what_was_declared_is_thrown_away_and_asked_again(stage: Any, tmp_path: Path) -> None:
+    played = Played(stage, tmp_path, stage.alliance(tmp_path, "attrition"))
+    whole = played.alliance.engine
+
+    class Garbled:
+        def ask(self, messages: Any, timeout: float) -> Any:
+            replies = dict(whole.ask(messages, timeout))
+            return replies | {"Hungary": replies["Hungary"][:-7]}
+
+    played.wire.engine = Garbled()
+    outcome = played.go()["attrition"]
+    error = outcome.folds[None].error
+    assert outcome.status == "waiting"
+    assert error is not None
+    assert error.code() == "answer-broken"
+    assert "Hungary" in error.text("en")
+    assert outcome.left == ()
+    played.wire.engine = whole
+    assert played.go()["attrition"].status == "finished"
+
+
+def test_a_hospital_cannot_answer_for_another(stage: Any, tmp_path: Path) -> None:
+    played = Played(stage, tmp_path, stage.alliance(tmp_path, "attrition"))
+    whole = played.alliance.engine
+
+    class Swapped:
+        def ask(self, messages: Any, timeout: float) -> Any:
+            replies = dict(whole.ask(messages, timeout))
+            return replies | {"Hungary": replies["Cleveland"]}
+
+    played.wire.engine = Swapped()
+    error = played.go()["attrition"].folds[None].error
+    assert error is not None
+    assert error.code() == "answer-broken"
+
+
+# ── two hospitals ──
+
+
+def test_two_hospitals_are_refused_unless_both_permit_their_own_numbers(stage: Any, tmp_path: Path) -> None:
+    pair = ("Cleveland", "Hungary")
+    for name, grants, status in (
+        ("none", {"Cleveland": (), "Hungary": ()}, "refused"),
+        ("one", {"Cleveland": ("per_hospital",), "Hungary": ()}, "refused"),
+        ("both", dict.fromkeys(pair, ("per_hospital",)), "finished"),
+    ):
+        folder = tmp_path / name
+        sites = stage.sites(folder, *pair)
+        study = stage.study("model")
+        short = {"formula": "disease ~ age + sex", "family": "binomial"}
+        study = study.model_copy(update={"steps": (study.steps[0].model_copy(update={"parameters": short}),)})
+        played = Played(stage, folder, stage.join(folder, sites, study, grants))
+        fold = played.go()["model"].folds[None]
+        assert fold.status == status, (name, fold.error)
+        if status == "refused":
+            assert isinstance(fold.error, Refused)
+            assert fold.error.rule == "minimum_hospitals"
+            assert played.wire.asked == {}
+
+
+def test_a_run_does_not_start_on_a_permit_that_has_run_out(
+    stage: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    played = Played(stage, tmp_path, stage.alliance(tmp_path, "attrition"))
+    later = datetime.now(UTC) + timedelta(days=366)
+
+    class Later(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> datetime:  # type: ignore[override]
+            return later
+
+    monkeypatch.setattr(studies, "datetime", Later)
+    with pytest.raises(PermitError, match="expired"):
+        played.go()
+    assert played.wire.asked == {}

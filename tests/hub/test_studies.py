@@ -1,0 +1,186 @@
+"""A study's life at the hub, and the file that it lives in."""
+
+from __future__ import annotations
+
+import base64
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dure.errors import DureError, LifecycleError, PermitError, UnknownHospital, UnknownMethod
+from dure.guard.keys import create_signer
+from dure.hub import studies
+from dure.hub.runs import run_study
+from dure.hub.store import Store
+from dure.site import inbox
+from dure.study.permit import key_document, sign, verify
+from dure.study.spec import canonical_json
+
+
+def state(alliance: Any) -> str:
+    return studies.read(alliance.store, alliance.study.hash)[1]
+
+
+def answer(alliance: Any, hospital: str, envelope: dict[str, Any] | None) -> None:
+    studies.receive_permit(alliance.store, alliance.study.hash, hospital, envelope)
+
+
+def signed(stage: Any, alliance: Any, hospital: str) -> dict[str, Any]:
+    return inbox.permit(alliance.sites[hospital], alliance.study.hash, stage.methods)
+
+
+@pytest.fixture
+def submitted(stage: Any, tmp_path: Path) -> Any:
+    return stage.join(tmp_path, stage.sites(tmp_path), stage.study("attrition"), grants={})
+
+
+def test_submitting_the_same_study_again_changes_nothing(stage: Any, submitted: Any) -> None:
+    answer(submitted, "Cleveland", signed(stage, submitted, "Cleveland"))
+    before = submitted.store.studies(), submitted.store.permits(submitted.study.hash)
+    assert studies.submit(submitted.store, submitted.study, stage.methods) == submitted.study.hash
+    assert (submitted.store.studies(), submitted.store.permits(submitted.study.hash)) == before
+
+
+def test_a_study_that_cannot_be_asked_is_not_taken_in(stage: Any, submitted: Any) -> None:
+    broken = submitted.study.model_copy(
+        update={"steps": (submitted.study.steps[0].model_copy(update={"method": "feasability"}),)}
+    )
+    with pytest.raises(UnknownMethod, match="feasibility"):
+        studies.submit(submitted.store, broken, stage.methods)
+    assert [hash_ for hash_, _, _ in submitted.store.studies()] == [submitted.study.hash]
+
+
+def test_the_study_is_kept_as_it_was_hashed(submitted: Any) -> None:
+    document, _ = submitted.store.study(submitted.study.hash)
+    assert document == canonical_json(submitted.study)
+    assert studies.read(submitted.store, submitted.study.hash)[0].hash == submitted.study.hash
+
+
+def test_the_study_is_permitted_when_the_last_hospital_has_signed(stage: Any, submitted: Any) -> None:
+    seen = []
+    for hospital in submitted.sites:
+        answer(submitted, hospital, signed(stage, submitted, hospital))
+        seen.append(state(submitted))
+    assert seen == ["submitted", "submitted", "submitted", "permitted"]
+
+
+def test_one_hospital_may_decline_and_the_other_three_go_on(stage: Any, submitted: Any) -> None:
+    answer(submitted, "Hungary", None)
+    for hospital in submitted.sites:
+        if hospital != "Hungary":
+            answer(submitted, hospital, signed(stage, submitted, hospital))
+    assert state(submitted) == "permitted"
+    run, _ = run_study(submitted.store, submitted.study.hash, submitted.engine, stage.methods)
+    assert run.hospitals == ("Cleveland", "Switzerland", "VA Long Beach")
+
+
+def test_the_study_is_declined_when_too_few_are_left(stage: Any, submitted: Any) -> None:
+    for hospital in submitted.sites:
+        declines = hospital in ("Hungary", "Cleveland")
+        answer(submitted, hospital, None if declines else signed(stage, submitted, hospital))
+    assert state(submitted) == "declined"
+    with pytest.raises(LifecycleError, match="declined"):
+        run_study(submitted.store, submitted.study.hash, submitted.engine, stage.methods)
+
+
+def test_nothing_runs_before_everybody_has_answered(stage: Any, submitted: Any) -> None:
+    answer(submitted, "Cleveland", signed(stage, submitted, "Cleveland"))
+    with pytest.raises(LifecycleError, match="submitted"):
+        run_study(submitted.store, submitted.study.hash, submitted.engine, stage.methods)
+
+
+def test_a_finished_study_does_not_run_again(stage: Any, tmp_path: Path) -> None:
+    alliance = stage.alliance(tmp_path, "attrition")
+    run_study(alliance.store, alliance.study.hash, alliance.engine, stage.methods)
+    assert state(alliance) == "finished"
+    with pytest.raises(LifecycleError, match="finished"):
+        run_study(alliance.store, alliance.study.hash, alliance.engine, stage.methods)
+
+
+def test_a_hospital_that_is_no_member_cannot_permit(stage: Any, submitted: Any) -> None:
+    with pytest.raises(UnknownHospital, match="Cleveland"):
+        answer(submitted, "Clevland", signed(stage, submitted, "Cleveland"))
+    assert submitted.store.permits(submitted.study.hash) == {}
+
+
+def test_a_permit_signed_with_another_key_is_forged(stage: Any, submitted: Any, tmp_path: Path) -> None:
+    true = signed(stage, submitted, "Cleveland")
+    permit = verify(true, submitted.sites["Cleveland"].signer().public_key, "Cleveland")
+    forged = sign(permit, create_signer(tmp_path / "thief.pem"))
+    with pytest.raises(PermitError, match="signature"):
+        answer(submitted, "Cleveland", forged)
+    assert submitted.store.permits(submitted.study.hash) == {}
+
+
+def test_a_permit_whose_grants_were_changed_on_the_way_is_forged(stage: Any, submitted: Any) -> None:
+    envelope = signed(stage, submitted, "Cleveland")
+    payload = base64.b64decode(envelope["payload"]).replace(b'"difference":false', b'"difference":true')
+    assert payload != base64.b64decode(envelope["payload"])
+    with pytest.raises(PermitError, match="signature"):
+        answer(submitted, "Cleveland", envelope | {"payload": base64.b64encode(payload).decode()})
+
+
+def test_a_permit_of_one_hospital_does_not_serve_another(stage: Any, submitted: Any) -> None:
+    with pytest.raises(PermitError):
+        answer(submitted, "Hungary", signed(stage, submitted, "Cleveland"))
+
+
+def test_a_permit_for_another_study_does_not_serve(stage: Any, submitted: Any) -> None:
+    other = stage.study("model")
+    inbox.receive(submitted.sites["Cleveland"], other)
+    envelope = inbox.permit(submitted.sites["Cleveland"], other.hash, stage.methods)
+    with pytest.raises(PermitError, match="another version"):
+        answer(submitted, "Cleveland", envelope)
+
+
+def test_a_study_that_is_not_there_is_said_to_be_unknown(submitted: Any) -> None:
+    with pytest.raises(DureError):
+        studies.read(submitted.store, "sha256:0")
+
+
+# ── the store ──
+
+
+def test_a_failed_transaction_leaves_the_file_as_it_was(submitted: Any) -> None:
+    store, hash_ = submitted.store, submitted.study.hash
+
+    def half() -> None:
+        with store.transaction():
+            store.put_permit(hash_, "Cleveland", {"payload": ""})
+            store.set_state(hash_, "permitted")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        half()
+    assert store.permits(hash_) == {}
+    assert state(submitted) == "submitted"
+    with store.transaction():  # and the next one works
+        store.put_permit(hash_, "Cleveland", None)
+    assert store.permits(hash_) == {"Cleveland": None}
+
+
+def test_the_store_is_the_same_when_it_is_opened_again(submitted: Any) -> None:
+    store = submitted.store
+    store.put_run("run", submitted.study.hash)
+    store.ledger("run").write("attrition", None, b"one")
+    store.ledger("run").write("attrition", None, b"two")
+    store.ledger("run").write("attrition", "Hungary", b"three")
+    again = Store(store.path)
+    try:
+        assert again.hospitals() == store.hospitals()
+        assert again.studies() == store.studies()
+        assert again.ledger("run").read("attrition", None) == b"two"
+        assert again.ledger("run").read("attrition", "Hungary") == b"three"
+        assert again.ledger("run").read("attrition", "Cleveland") is None
+        assert again.ledger("another").read("attrition", None) is None
+    finally:
+        again.close()
+
+
+def test_a_hospital_cannot_join_again_with_another_key(submitted: Any, tmp_path: Path) -> None:
+    thief = key_document(create_signer(tmp_path / "thief.pem").public_key)
+    with pytest.raises(sqlite3.IntegrityError):
+        submitted.store.add_hospital("Cleveland", thief)
+    assert submitted.store.hospitals()["Cleveland"] == submitted.sites["Cleveland"].public_key()
