@@ -1,0 +1,247 @@
+"""The audit log, the hospital's key and its signed permits: what tampering looks like."""
+
+from __future__ import annotations
+
+import base64
+import json
+import stat
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from securesystemslib.signer import CryptoSigner
+
+from dure.errors import FileMissing, InvalidDocument, LedgerBroken, PermitError
+from dure.guard.audit import START, AuditLog
+from dure.guard.keys import create_signer, read_signer
+from dure.study.method import installed_methods, source_hash
+from dure.study.permit import Permit, check_permit, key_document, read_key, sign, verify
+
+# ── audit ──
+
+
+def written(path: Path, entries: int = 5) -> AuditLog:
+    log = AuditLog(path)
+    for number in range(entries):
+        log.append("left", step=f"s{number}", note="한글 – text")
+    return log
+
+
+def test_entries_follow_one_another_and_survive_reopening(tmp_path: Path) -> None:
+    log = written(tmp_path / "deep" / "audit.jsonl")
+    again = AuditLog(log.path)
+    assert (again.head, again.count, again.verify()) == (log.head, 5, 5)
+    again.append("refused", rule="minimum_people")
+    assert [entry["number"] for entry in again.entries()] == list(range(6))
+    assert next(again.entries())["before"] == START
+
+
+@pytest.mark.parametrize("line", range(5))
+@pytest.mark.parametrize("change", ["edit", "remove", "swap", "blank", "double", "not json"])
+def test_a_changed_line_is_noticed(tmp_path: Path, line: int, change: str) -> None:
+    log = written(tmp_path / "audit.jsonl")
+    lines = log.path.read_text(encoding="utf-8").splitlines()
+    if change == "edit":
+        entry = json.loads(lines[line])
+        lines[line] = json.dumps({**entry, "step": "other"}, ensure_ascii=False, sort_keys=True)
+    elif change == "remove":
+        del lines[line]
+    elif change == "swap":
+        other = (line + 1) % 5
+        lines[line], lines[other] = lines[other], lines[line]
+    elif change == "blank":
+        lines[line] = "{}"
+    elif change == "double":
+        lines.insert(line, lines[line])
+    else:
+        lines[line] = lines[line][:-5]
+    log.path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    if change == "remove" and line == 4:  # a cut end is a shorter log: only the noted head tells
+        assert AuditLog(log.path).head != log.head
+        return
+    with pytest.raises(LedgerBroken, match=r"Line \d does not follow"):
+        AuditLog(log.path)
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_any_changed_character_is_noticed(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    log = written(tmp_path_factory.mktemp("audit") / "audit.jsonl", 3)
+    text = log.path.read_text(encoding="utf-8")
+    place = data.draw(st.integers(0, len(text) - 2))
+    letter = data.draw(st.sampled_from("09afzZ가 {}\"'").filter(lambda new: new != text[place]))
+    log.path.write_text(text[:place] + letter + text[place + 1 :], encoding="utf-8")
+    with pytest.raises(LedgerBroken):
+        AuditLog(log.path).verify()
+
+
+@pytest.mark.parametrize("left", [1, 20, 100])
+def test_a_line_cut_by_a_crash_is_dropped_and_the_log_goes_on(tmp_path: Path, left: int) -> None:
+    log = written(tmp_path / "audit.jsonl", 2)
+    whole = log.path.read_bytes()
+    log.append("left", step="cut", note="한글 – text")
+    log.path.write_bytes(whole + log.path.read_bytes()[len(whole) :][:left])
+    again = AuditLog(log.path)
+    assert again.count == 2
+    again.append("left", step="next")
+    assert AuditLog(log.path).verify() == 3
+
+
+def test_a_crash_in_the_middle_of_a_korean_letter_is_no_break(tmp_path: Path) -> None:
+    log = written(tmp_path / "audit.jsonl", 2)
+    whole = log.path.read_bytes()
+    log.path.write_bytes(whole + '{"before": "x", "note": "한'.encode()[:-1])
+    assert AuditLog(log.path).count == 2
+    assert log.path.read_bytes() == whole
+
+
+# ── keys ──
+
+
+def test_a_new_key_is_readable_by_its_owner_alone_and_never_overwritten(tmp_path: Path) -> None:
+    path = tmp_path / "keys" / "hospital.pem"
+    signer = create_signer(path)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert read_signer(path).public_key == signer.public_key
+    with pytest.raises(FileExistsError):
+        create_signer(path)
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o644, 0o610])
+def test_a_key_that_others_may_read_is_refused(tmp_path: Path, mode: int) -> None:
+    path = tmp_path / "hospital.pem"
+    create_signer(path)
+    path.chmod(mode)
+    with pytest.raises(InvalidDocument, match="chmod 600"):
+        read_signer(path)
+
+
+def test_a_missing_key_and_one_of_another_kind_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileMissing):
+        read_signer(tmp_path / "none.pem")
+    path = tmp_path / "other.pem"
+    path.write_bytes(X25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    path.chmod(0o600)
+    with pytest.raises(InvalidDocument, match="Ed25519"):
+        read_signer(path)
+
+
+def test_a_file_that_is_no_key_is_refused_in_words(tmp_path: Path) -> None:
+    path = tmp_path / "broken.pem"
+    path.write_text("this is no key")
+    path.chmod(0o600)
+    with pytest.raises(InvalidDocument, match="Ed25519"):
+        read_signer(path)
+
+
+# ── permits ──
+
+NOW = datetime(2026, 11, 1, tzinfo=UTC)
+SIGNER = CryptoSigner.generate_ed25519()
+
+
+def permit(**more: Any) -> Permit:
+    values: dict[str, Any] = {
+        "study": "sha256:abc",
+        "hospital": "north",
+        "methods": {"regression": "sha256:m"},
+        "issued": NOW,
+        "expires": NOW + timedelta(days=30),
+    }
+    return Permit(**{**values, **more})
+
+
+def opened(envelope: dict[str, Any]) -> dict[str, Any]:
+    return json.loads(base64.b64decode(envelope["payload"]))
+
+
+def resealed(envelope: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    payload = json.dumps({**opened(envelope), **changes}).encode()
+    return {**envelope, "payload": base64.b64encode(payload).decode()}
+
+
+def test_a_signed_permit_comes_back_as_it_was() -> None:
+    given_ = permit(per_hospital=True)
+    key = read_key(json.loads(json.dumps(key_document(SIGNER.public_key))))
+    assert verify(json.loads(json.dumps(sign(given_, SIGNER))), key, "north") == given_
+    assert given_.grants() == {"per_hospital"}
+    assert permit(difference=True).grants() == {"difference"}
+    assert permit().grants() == frozenset()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"per_hospital": True},
+        {"difference": True},
+        {"study": "sha256:other"},
+        {"expires": "2099-01-01T00:00:00Z"},
+        {"methods": {"regression": "sha256:other"}},
+        {"hospital": "south"},
+    ],
+)
+def test_a_changed_permit_is_not_the_hospitals(change: dict[str, Any]) -> None:
+    with pytest.raises(PermitError, match="signature"):
+        verify(resealed(sign(permit(), SIGNER), **change), SIGNER.public_key, "north")
+
+
+def test_another_key_another_type_and_no_signature_are_refused() -> None:
+    other = CryptoSigner.generate_ed25519()
+    envelope = sign(permit(), SIGNER)
+    with pytest.raises(PermitError):
+        verify(sign(permit(), other), SIGNER.public_key, "north")
+    with pytest.raises(PermitError):
+        verify({**envelope, "signatures": []}, SIGNER.public_key, "north")
+    with pytest.raises(PermitError):
+        verify({**envelope, "payloadType": "application/json"}, SIGNER.public_key, "north")
+    with pytest.raises(PermitError):
+        verify({}, SIGNER.public_key, "north")
+    with pytest.raises(PermitError):
+        verify({**envelope, "payload": "%%%"}, SIGNER.public_key, "north")
+
+
+def test_a_forged_keyid_does_not_help() -> None:
+    other = CryptoSigner.generate_ed25519()
+    envelope = sign(permit(), other)
+    for signature in envelope["signatures"]:
+        signature["keyid"] = SIGNER.public_key.keyid
+    with pytest.raises(PermitError):
+        verify(envelope, SIGNER.public_key, "north")
+
+
+def test_a_true_permit_of_another_hospital_is_refused() -> None:
+    with pytest.raises(PermitError, match="another hospital"):
+        verify(sign(permit(hospital="south"), SIGNER), SIGNER.public_key, "north")
+
+
+def test_a_permit_holds_for_its_study_its_methods_and_its_days() -> None:
+    def check(moment: datetime = NOW, study: str = "sha256:abc", method: str = "regression", source: str = "sha256:m"):
+        check_permit(permit(), study, method, source, moment)
+
+    check()
+    check(NOW + timedelta(days=30, microseconds=-1))
+    with pytest.raises(PermitError, match="another version of the study"):
+        check(study="sha256:abd")
+    with pytest.raises(PermitError, match="expired"):
+        check(NOW + timedelta(days=30))
+    with pytest.raises(PermitError, match="not yet valid"):
+        check(NOW - timedelta(microseconds=1))
+    with pytest.raises(PermitError, match="does not cover the method 'regression'"):
+        check(source="sha256:n")
+    with pytest.raises(PermitError, match="does not cover the method 'survival'"):
+        check(method="survival")
+
+
+def test_the_hash_of_a_method_is_that_of_its_source() -> None:
+    import hashlib
+
+    import dure.methods.regression as module
+
+    expected = "sha256:" + hashlib.sha256(Path(module.__file__).read_bytes()).hexdigest()
+    assert source_hash(installed_methods()["regression"]) == expected
+    assert len({source_hash(method) for method in installed_methods().values()}) == len(installed_methods())
