@@ -47,7 +47,7 @@ class AuditLog:
         if not self.path.exists():
             return
         before = START
-        lines = self.path.read_text(encoding="utf-8").split("\n")
+        lines = self.path.read_bytes().split(b"\n")  # bytes: a crash may cut a letter in two
         if lines[-1]:  # no newline at its end: the process died while writing it
             self._drop_unfinished(lines.pop())
         for number, line in enumerate(line for line in lines if line):
@@ -69,8 +69,8 @@ class AuditLog:
         """The number of entries; raises LedgerBroken where the chain is broken."""
         return sum(1 for _ in self.entries())
 
-    def _drop_unfinished(self, line: str) -> None:
-        size = self.path.stat().st_size - len(line.encode())
+    def _drop_unfinished(self, line: bytes) -> None:
+        size = self.path.stat().st_size - len(line)
         with self.path.open("r+b") as file:
             file.truncate(size)
 

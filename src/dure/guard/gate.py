@@ -97,8 +97,8 @@ def _as_declared(summary: Summary, declaration: Declaration) -> None:
         raise refusal("as_declared")
     for spec in declaration:
         values = np.asarray(summary[spec.name])
-        whole = spec.kind != "count" or np.issubdtype(values.dtype, np.integer)
-        if values.shape != spec.shape or not whole or not np.isfinite(values).all():
+        numbers = values.dtype.kind in ("iu" if spec.kind == "count" else "iuf")
+        if values.shape != spec.shape or not numbers or not np.isfinite(values).all():
             raise _detailed(refusal("as_declared", spec.name), f"shape {values.shape}, type {values.dtype}")
         if spec.kind == "count" and (values < 0).any():
             raise refusal("as_declared", spec.name)

@@ -6,6 +6,7 @@ import os
 import stat
 from pathlib import Path
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from securesystemslib.signer import CryptoSigner
@@ -39,7 +40,10 @@ def read_signer(path: Path) -> CryptoSigner:
             ),
             hint=Words(f"Run: chmod 600 {path}", f"실행하십시오: chmod 600 {path}"),
         )
-    key = load_pem_private_key(path.read_bytes(), password=None)
+    try:
+        key: object = load_pem_private_key(path.read_bytes(), password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):  # no PEM, one with a password, or a kind unknown here
+        key = None
     if not isinstance(key, Ed25519PrivateKey):
         raise InvalidDocument(
             path=path,
