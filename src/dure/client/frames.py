@@ -54,17 +54,18 @@ def _column(parts: list[pl.Series]) -> Column:
     if not known:
         return Column("number")
     numeric = all(part.dtype.is_numeric() or part.dtype == pl.Boolean for part in known)
-    distinct: set[Any] = set()
-    for part in known:
-        values = part.fill_nan(None) if part.dtype.is_float() else part
-        if numeric and values.n_unique() > MOST_LEVELS:
-            return Column("number")
-        distinct.update(values.drop_nulls().unique().to_list())
     if not numeric:
         declared = next((part.dtype.categories.to_list() for part in known if isinstance(part.dtype, pl.Enum)), None)
-        texts = {str(value) for part in known for value in level_text(part).drop_nulls().unique().to_list()}
+        texts = {str(value) for part in known for value in level_text(part.unique()).drop_nulls().to_list()}
         ordered = [level for level in declared or [] if level in texts]
         return Column("category", tuple(ordered + sorted(texts - set(ordered))))
+    if any(part.head(1000).n_unique() > MOST_LEVELS + 2 for part in known):  # among them null and NaN
+        return Column("number")
+    distinct: set[Any] = set()
+    for part in known:
+        distinct.update((part.fill_nan(None) if part.dtype.is_float() else part).unique().drop_nulls().to_list())
+        if len(distinct) > MOST_LEVELS:
+            return Column("number")
     if distinct <= {0, 1}:
         return Column("flag", ("0", "1"))
     whole = all(float(value).is_integer() for value in distinct)

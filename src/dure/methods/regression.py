@@ -5,7 +5,7 @@ Rounds: one of counts and means, then Newton steps on centred columns (5 to 8), 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -295,17 +295,12 @@ def _outcome(rows: Rows, model: Model) -> NDArray[np.float64]:
 
 def _counts(rows: Rows, model: Model, data: ModelRows, keep: NDArray[np.bool_]) -> Summary:
     people = data.x.shape[1]
-    present = (data.x != 0).astype(np.float32)  # exact: counts per block of rows stay far below 2**24
-    both = np.zeros((len(data.x), len(data.x)))
-    for start in range(0, people, 1 << 20):
-        block = present[:, start : start + (1 << 20)]
-        both += block @ block.T
     pairs = model.design.numeric_pairs()
     weights = data.weights if data.weights is not None else np.ones(people)
     found: Summary = {
         "n": np.array(people, dtype=np.int64),
         "cells": model.design.count_cells(rows, keep),
-        "pairs": np.array([both[j, k] for j, k in pairs], dtype=np.int64),
+        "pairs": _together(data.x, pairs),
         "sum_x": data.x @ weights,
         "sum_y": np.array(data.y @ weights),
         "sum_w": np.array(weights.sum()),
@@ -313,6 +308,19 @@ def _counts(rows: Rows, model: Model, data: ModelRows, keep: NDArray[np.bool_]) 
     if model.parameters.family == "binomial":
         found["events"] = np.array((data.y == 1).sum(), dtype=np.int64)
     return found
+
+
+def _together(x: NDArray[np.float64], pairs: Sequence[tuple[int, int]]) -> NDArray[np.int64]:
+    """(pairs,) people who are non-zero in both columns; most numbers have no zeros, and nothing is multiplied."""
+    people = x.shape[1]
+    single = np.count_nonzero(x, axis=1)
+    both = np.minimum.outer(single, single)
+    partly = sorted({column for j, k in pairs if j != k and max(single[j], single[k]) < people for column in (j, k)})
+    if partly:
+        present = (x[partly] != 0).astype(np.float32)  # exact: counts per block of rows stay far below 2**24
+        blocks = (present[:, start : start + (1 << 20)] for start in range(0, people, 1 << 20))
+        both[np.ix_(partly, partly)] = sum((block @ block.T).astype(np.int64) for block in blocks)
+    return np.array([both[j, k] for j, k in pairs], dtype=np.int64)
 
 
 def _likelihood(value: float, family: Family, data: ModelRows) -> float:
