@@ -15,7 +15,7 @@ from dure.hub.runs import run_study
 from dure.language import Words
 from dure.report.html import page
 from dure.report.story import Story
-from dure.study.method import installed_methods
+from dure.study.method import Methods, installed_methods
 
 
 class Narrator(Protocol):
@@ -62,7 +62,7 @@ def play(folder: Path, narrator: Narrator) -> tuple[Story, dict[str, Any]]:
         )
 
     narrator.heading(Words("The hospitals answer; only sums leave", "병원들이 답하고, 합만 나갑니다"))
-    teller = _Teller(narrator, seconds)
+    teller = _Teller(narrator, seconds, methods)
     _, outcomes = run_study(alliance.store, study.hash, alliance.engine, methods, progress=teller)
 
     narrator.heading(Words("For comparison: each alone, and pooled", "비교: 각 병원 단독, 그리고 자료 모음"))
@@ -97,12 +97,14 @@ def play(folder: Path, narrator: Narrator) -> tuple[Story, dict[str, Any]]:
 class _Teller:
     """Turns the run's progress into lines, and times each step."""
 
-    def __init__(self, narrator: Narrator, seconds: dict[str, float]) -> None:
-        self._narrator, self._seconds, self._began, self._rounds = narrator, seconds, 0.0, 0
+    def __init__(self, narrator: Narrator, seconds: dict[str, float], methods: Methods) -> None:
+        self._narrator, self._seconds, self._methods = narrator, seconds, methods
+        self._began, self._rounds, self._title = 0.0, 0, Words("–", "–")
 
     def __call__(self, event: str, details: Mapping[str, Any]) -> None:
         if event == "step":
             self._began, self._rounds = time.perf_counter(), 0
+            self._title = self._methods[details["method"]].title
             self._narrator.working(Words(f"{details['step']}", f"{details['step']}"))
         elif event == "round":
             self._rounds += 1
@@ -113,9 +115,13 @@ class _Teller:
         elif event == "outcome":
             step = details["step"]
             self._seconds[step] = time.perf_counter() - self._began
-            said = OUTCOMES[details["status"]]
+            said, title = OUTCOMES[details["status"]], self._title
+            rounds = f"{self._rounds} round{'' if self._rounds == 1 else 's'}"
             self._narrator.line(
-                Words(f"{step}: {said.en}, {self._rounds} rounds", f"{step}: {said.ko}, 라운드 {self._rounds}번")
+                Words(
+                    f"{step} · {title.en}: {said.en}, {rounds}",
+                    f"{step} · {title.ko}: {said.ko}, 라운드 {self._rounds}번",
+                )
             )
         elif event == "dropped":
             error, hospital = details["error"], details["hospital"]

@@ -129,6 +129,7 @@ def story(played: Played) -> Story:
         study_hash=study.hash,
         made_at=datetime.now(UTC),
         hospitals=tuple(Hospital(name, rounded(by_hospital[name], DEFAULT)) for name in played.alliance.sites),
+        people=rounded(sum(by_hospital.values()), DEFAULT),
         documents=tuple(document.words() for document in study.documents),
         owner_note=Words(
             "This demonstration plays all four hospitals on one machine and owns their data. Only therefore can it "
@@ -146,6 +147,8 @@ def story(played: Played) -> Story:
         ),
         attrition=attrition.released.tables["attrition"] if attrition.released else None,
         table_one=table_one.released.tables["table_one"] if table_one.released else None,
+        table_one_by="disease",
+        differences=dict(table_one.released.tables["differences"].frame.rows()) if table_one.released else {},
         models=tuple(_models(played)),
         forest=tuple(_forest(played)),
         auroc=tuple(auroc_cells(played)),
@@ -294,8 +297,8 @@ LEVELS = {
     "chest_pain:asymptomatic": Words("asymptomatic", "무증상"),
     "exercise_angina:0": Words("no", "없음"),
     "exercise_angina:1": Words("yes", "있음"),
-    "disease:0": Words("no", "없음"),
-    "disease:1": Words("yes", "있음"),
+    "disease:0": Words("No disease", "질환 없음"),
+    "disease:1": Words("Disease", "질환 있음"),
 }
 
 

@@ -134,7 +134,7 @@ def _hospitals(story: Story) -> Grid:
 def _table_one(story: Story, naming: Naming) -> Grid | None:
     if story.table_one is None:
         return None
-    return table_one(story.table_one, phrase("table_one"), naming, story.table_one_by)
+    return table_one(story.table_one, phrase("table_one"), naming, story.table_one_by, story.differences)
 
 
 def _attrition(story: Story, naming: Naming) -> Grid | None:

@@ -154,7 +154,8 @@ class Story:
 
     `labels` names columns, levels (`column:level` or the level alone) and other words of the tables;
     `headings` names table columns beyond those the report knows. `table_one_by` is the column whose levels are
-    the groups of `table_one`.
+    the groups of `table_one`; `differences` are its standardised mean differences by variable. `people` is
+    everybody as released, where that is not the sum of the hospitals' rounded counts.
     """
 
     title: Words
@@ -162,12 +163,14 @@ class Story:
     study_hash: str
     made_at: datetime
     hospitals: tuple[Hospital, ...]
+    people: int | None = None
     documents: tuple[Words, ...] = ()
     owner_note: Words | None = None
     finding: Words | None = None
     attrition: Table | None = None
     table_one: Table | None = None
     table_one_by: str = ""
+    differences: Mapping[str, float | None] = field(default_factory=dict)
     models: tuple[ModelFit, ...] = ()
     forest: tuple[ForestRow, ...] = ()
     auroc: tuple[AurocCell, ...] = ()
@@ -183,6 +186,8 @@ class Story:
     @property
     def persons(self) -> int | None:
         """Everybody, or None where one hospital's count is withheld."""
+        if self.people is not None:
+            return self.people
         counts = [hospital.persons for hospital in self.hospitals]
         return None if None in counts else sum(count for count in counts if count is not None)
 

@@ -18,8 +18,13 @@ Row = tuple[int, Mapping[str, Any]]
 """Its place in the table (withheld cells are known by it) and its values."""
 
 
-def table_one(table: Table, caption: Words, naming: Naming, by: str = "") -> Grid:
-    """Wide where the table has one row per variable, level and group (of column `by`); else as it is."""
+def table_one(
+    table: Table, caption: Words, naming: Naming, by: str = "", differences: Mapping[str, float | None] | None = None
+) -> Grid:
+    """Wide where the table has one row per variable, level and group (of column `by`); else as it is.
+
+    `differences`: variable → standardised mean difference between the groups, shown in a column of its own.
+    """
     if not set(table.frame.columns) >= _NEEDED:
         return grid(table, caption, naming)
     rows: list[Row] = list(enumerate(table.frame.iter_rows(named=True)))
@@ -40,13 +45,21 @@ def table_one(table: Table, caption: Words, naming: Naming, by: str = "") -> Gri
             if number == 0:
                 head = name_words(variable, naming.labels) if variable else HEADINGS["n"]
                 line.append(Cell(head, heads=True, span=len(written)))
-            lines.append((*line, Cell(words, heads=True), *cells))
+            lines.append((*line, Cell(words, heads=True), *cells, *_difference(variable, number, differences)))
     headings = (
         Heading(naming.heading("variable")),
         Heading(""),
         *(Heading(_group(group, by, naming), number=True) for group in groups),
+        *((Heading(HEADINGS["smd"], number=True),) if differences else ()),
     )
     return Grid(caption, headings, tuple(lines))
+
+
+def _difference(variable: str, number: int, differences: Mapping[str, float | None] | None) -> tuple[Cell, ...]:
+    if not differences:
+        return ()
+    value = differences.get(variable) if number == 0 else None
+    return (Cell("" if value is None else f"{value:.2f}", number=True),)
 
 
 def _group(group: str, by: str, naming: Naming) -> Words:
