@@ -120,9 +120,10 @@ class Design:
             codes = {index: values[keep] for index, values in codes.items()}
         matrix = np.empty((len(self.columns), int(keep.sum())))
         for row, column in zip(matrix, self.columns):
-            row[:] = 1.0
-            for index, level in column.pieces:
-                row *= numbers[index] if level is None else codes[index] == level
+            parts = [numbers[index] if level is None else codes[index] == level for index, level in column.pieces]
+            row[:] = parts[0] if parts else 1.0
+            for part in parts[1:]:
+                row *= part
         return matrix, keep
 
     def count_cells(self, rows: Rows, keep: NDArray[np.bool_]) -> NDArray[np.int64]:

@@ -7,7 +7,7 @@ run killed at any moment ends bit-equal to one that was not.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from dure.errors import DureError, NotEstimable, PermitError, Refused, RunWaits, SiteError
@@ -293,7 +293,7 @@ class Run:
             "round": round_,
             "state": state,
             "hospitals": list(self._members(fold)),
-            "left": [list(asdict(item).values()) for item in left],
+            "left": [[getattr(item, name) for name in Left.__slots__] for item in left],
             "status": status,
             "result": result,
             "error": error_data(error) if error else None,

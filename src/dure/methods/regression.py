@@ -296,14 +296,14 @@ def _outcome(rows: Rows, model: Model) -> NDArray[np.float64]:
 def _counts(rows: Rows, model: Model, data: ModelRows, keep: NDArray[np.bool_]) -> Summary:
     people = data.x.shape[1]
     pairs = model.design.numeric_pairs()
-    weights = data.weights if data.weights is not None else np.ones(people)
+    weights = data.weights
     found: Summary = {
         "n": np.array(people, dtype=np.int64),
         "cells": model.design.count_cells(rows, keep),
         "pairs": _together(data.x, pairs),
-        "sum_x": data.x @ weights,
-        "sum_y": np.array(data.y @ weights),
-        "sum_w": np.array(weights.sum()),
+        "sum_x": data.x.sum(axis=1) if weights is None else data.x @ weights,
+        "sum_y": np.array(data.y.sum() if weights is None else data.y @ weights),
+        "sum_w": np.array(float(people) if weights is None else weights.sum()),
     }
     if model.parameters.family == "binomial":
         found["events"] = np.array((data.y == 1).sum(), dtype=np.int64)
@@ -313,7 +313,7 @@ def _counts(rows: Rows, model: Model, data: ModelRows, keep: NDArray[np.bool_]) 
 def _together(x: NDArray[np.float64], pairs: Sequence[tuple[int, int]]) -> NDArray[np.int64]:
     """(pairs,) people who are non-zero in both columns; most numbers have no zeros, and nothing is multiplied."""
     people = x.shape[1]
-    single = np.count_nonzero(x, axis=1)
+    single = np.array([np.count_nonzero(row != 0) for row in x])
     both = np.minimum.outer(single, single)
     partly = sorted({column for j, k in pairs if j != k and max(single[j], single[k]) < people for column in (j, k)})
     if partly:
