@@ -38,7 +38,7 @@ class Ask:
     @classmethod
     def from_bytes(cls, data: bytes) -> Ask:
         raw = unpack(data)
-        if raw.pop("protocol", None) != PROTOCOL:
+        if not isinstance(raw, dict) or raw.pop("protocol", None) != PROTOCOL:
             raise ValueError("another protocol version")
         raw["hospitals"] = tuple(raw["hospitals"])
         return cls(**raw)
@@ -63,7 +63,13 @@ class Answer:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Answer:
-        return cls(**unpack(data))
+        """Raises ValueError or TypeError unless every field is of its kind."""
+        answer = cls(**unpack(data))
+        kinds = {"hospital": str, "arrays": dict, "rules": dict, "result": bytes, "error": dict}
+        wrong = [name for name, kind in kinds.items() if not isinstance(getattr(answer, name), kind)]
+        if wrong or answer.kind not in ("summary", "result", "error"):
+            raise ValueError(f"its '{wrong[0] if wrong else 'kind'}' is not of the right kind")
+        return answer
 
 
 def error_data(error: DureError) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from dure.federation.engine import Engine, Failure
 from dure.federation.messages import Answer, error_from
 from dure.federation.sums import Left, Opened
 from dure.language import Words
+from dure.study.result import unpack_result
 from dure.study.summary import Declaration, Summary, add
 
 
@@ -47,11 +48,14 @@ class PlainSum:
                     raise ValueError("answered for another hospital")
                 if answer.kind == "summary":
                     _fits(answer.arrays, declaration)
-            except (ValueError, TypeError, KeyError) as error:
-                errors[hospital] = AnswerBroken(hospital=hospital, problem=Words(str(error), str(error)))
-                continue
-            if answer.kind == "error":
-                errors[hospital] = error_from(answer.error, hospital, step)
+                elif answer.kind == "result":
+                    unpack_result(answer.result)
+                else:
+                    errors[hospital] = error_from(answer.error, hospital, step)
+                    continue
+            except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
+                said = str(error) if isinstance(error, ValueError) else "it cannot be read"
+                errors[hospital] = AnswerBroken(hospital=hospital, problem=Words(said, said))
                 continue
             if answer.kind == "result":
                 results[hospital] = answer.result
@@ -81,8 +85,11 @@ def _fits(arrays: Summary, declaration: Declaration) -> None:
     if set(arrays) != {spec.name for spec in declaration}:
         raise ValueError("other arrays than declared")
     for spec in declaration:
-        if np.asarray(arrays[spec.name]).shape != spec.shape:
+        values = np.asarray(arrays[spec.name])
+        if values.shape != spec.shape:
             raise ValueError(f"'{spec.name}' has another shape than declared")
+        if not np.can_cast(values.dtype, spec.dtype, "same_kind") or not np.isfinite(values).all():
+            raise ValueError(f"'{spec.name}' does not hold the numbers declared")
 
 
 def _unreachable(hospital: str, step: str, failure: Failure) -> SiteFailed:
