@@ -162,8 +162,7 @@ def rules() -> str:
         for rule in RULES.values()
     ]
     limits = [
-        (f"`{name}`", f"{getattr(DEFAULT, name):g}", field.description or "")
-        for name, field in Limits.model_fields.items()
+        (f"`{name}`", f"{getattr(DEFAULT, name):g}", described(field)) for name, field in Limits.model_fields.items()
     ]
     return "\n\n".join(
         [
@@ -241,7 +240,13 @@ def methods() -> str:
 def _parameters(method: Method) -> Iterator[tuple[str, ...]]:
     for name, field in method.parameters.model_fields.items():
         default = "required" if field.default is PydanticUndefined else f"`{field.default!r}`"
-        yield f"`{name}`", default, field.description or ""
+        yield f"`{name}`", default, described(field)
+
+
+def described(field: Any) -> str:
+    """A field's description in both languages, where it has both."""
+    extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+    return "<br>".join(str(words) for words in (field.description, extra.get("ko")) if words)
 
 
 def _rounds(method: Method) -> list[str]:
