@@ -111,10 +111,7 @@ def _attrition(connection: duckdb.DuckDBPyConnection, criteria: tuple[Criterion,
         f"CREATE TEMP TABLE judged AS SELECT entry.*{columns} FROM entry",
         [parameter for piece in holds for parameter in piece.parameters],
     )
-    left = [
-        " AND ".join([f"c{earlier}" for earlier in range(count)] or ["true"])
-        for count in range(len(holds) + 1)
-    ]
+    left = [" AND ".join([f"c{earlier}" for earlier in range(count)] or ["true"]) for count in range(len(holds) + 1)]
     counts = ", ".join(f"count(*) FILTER (WHERE {sql})" for sql in left)
     row = connection.execute(f"SELECT {counts} FROM judged").fetchone()
     connection.execute(f"CREATE TEMP TABLE stayed AS SELECT * FROM judged WHERE {left[-1]}")
@@ -154,18 +151,14 @@ def _variable(variable: Variable, alias: str, where: str) -> tuple[Piece, Piece]
     if variable.age:
         return Piece("CAST(stayed.age AS DOUBLE)"), Piece("")
     if variable.sex is not None:
-        return _level("stayed.gender", {name: (concept,) for name, concept in variable.sex.items()}), Piece(
-            ""
-        )
+        return _level("stayed.gender", {name: (concept,) for name, concept in variable.sex.items()}), Piece("")
     if variable.present is not None:
         return _flag(variable.present, variable.absent, where), Piece("")
     event = variable.number or variable.category
     assert event is not None  # `Variable` holds exactly one source
     value = "value_as_number" if variable.number is not None else "value_as_concept_id"
     nearest = _nearest(event, value, where)
-    join = Piece(
-        f"LEFT JOIN ({nearest.sql}) AS {alias} ON {alias}.person_id = stayed.person_id", nearest.parameters
-    )
+    join = Piece(f"LEFT JOIN ({nearest.sql}) AS {alias} ON {alias}.person_id = stayed.person_id", nearest.parameters)
     if variable.levels is not None:
         return _level(f"{alias}.value", variable.levels), join
     return Piece(f"CAST({alias}.value AS DOUBLE)"), join
@@ -200,9 +193,7 @@ def _nearest(event: Event, value: str, where: str) -> Piece:
     if not DOMAINS[event.domain].has_values:
         raise _unanswerable(where, *_no_values(event.domain))
     events = _in_window(event, "stayed", where)
-    known = f"{value} IS NOT NULL" + (
-        " AND value_as_concept_id <> 0" if value == "value_as_concept_id" else ""
-    )
+    known = f"{value} IS NOT NULL" + (" AND value_as_concept_id <> 0" if value == "value_as_concept_id" else "")
     return Piece(
         f"""SELECT person_id,
         arg_min({value}, row(abs(date_diff('day', index_date, event_date)), event_date, event_id)) AS value
@@ -257,9 +248,7 @@ def _quoted(name: str) -> str:
 def _no_values(domain: str) -> tuple[Words, Words]:
     return (
         Words(f"The domain '{domain}' keeps no values", f"'{domain}' 영역에는 값이 기록되지 않습니다"),
-        Words(
-            "Ask a measurement or an observation.", "측정(measurement)이나 관찰(observation)에서 찾으십시오."
-        ),
+        Words("Ask a measurement or an observation.", "측정(measurement)이나 관찰(observation)에서 찾으십시오."),
     )
 
 

@@ -15,9 +15,7 @@ def create(path: Path) -> duckdb.DuckDBPyConnection:
     """A new file with every CDM table, empty; raises NotACdm if something is already there."""
     if path.exists():
         problem = Words("Something is already there", "그 자리에 이미 파일이 있습니다")
-        hint = Words(
-            "Choose another name, or move the old file away.", "다른 이름을 쓰거나 옛 파일을 옮기십시오."
-        )
+        hint = Words("Choose another name, or move the old file away.", "다른 이름을 쓰거나 옛 파일을 옮기십시오.")
         raise NotACdm(path=path, problem=problem, hint=hint)
     if not path.parent.is_dir():
         raise FileMissing(path=path.parent)
@@ -51,8 +49,6 @@ def open_read_only(path: Path) -> duckdb.DuckDBPyConnection:
     if lacking:
         connection.close()
         problem = Words(f"The table '{lacking[0]}' is not in it", f"'{lacking[0]}' 테이블이 없습니다")
-        hint = Words(
-            "Point to the file that the standardise step wrote.", "표준화 단계가 만든 파일을 지정하십시오."
-        )
+        hint = Words("Point to the file that the standardise step wrote.", "표준화 단계가 만든 파일을 지정하십시오.")
         raise NotACdm(path=path, problem=problem, hint=hint)
     return connection

@@ -49,7 +49,8 @@ PHRASES: dict[str, Words] = {
         "on the people of each column. Where those people also trained it, the number flatters; the row that leaves "
         "the tested hospital out, and cells off the diagonal of single hospitals, are the honest ones.",
         "ROC 곡선 아래 면적. 0.5는 동전 던지기, 1은 완벽한 순위입니다. 각 행의 모형을 각 열의 사람들에게 시험했습니다. "
-        "그 사람들로 학습한 모형의 수치는 후하게 나옵니다. 시험 병원을 뺀 행과, 다른 병원에서 시험한 칸이 정직한 수치입니다.",
+        "그 사람들로 학습한 모형의 수치는 후하게 나옵니다. "
+        "시험 병원을 뺀 행과, 다른 병원에서 시험한 칸이 정직한 수치입니다.",
     ),
     "calibration": Words("Calibration", "보정(calibration)"),
     "calibration_about": Words(

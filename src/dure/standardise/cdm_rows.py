@@ -80,9 +80,7 @@ class CdmRows:
         connection.execute(ORIGIN)
         for table, rows in [*self.tables.items(), ("dure_origin", self.origins)]:
             columns = list(dict.fromkeys(name for row in rows for name in row))
-            connection.register(
-                "incoming", pa.table({name: [row.get(name) for row in rows] for name in columns})
-            )
+            connection.register("incoming", pa.table({name: [row.get(name) for row in rows] for name in columns}))
             connection.execute(f'INSERT INTO "{table}" BY NAME SELECT * FROM incoming')
             connection.unregister("incoming")
 
@@ -144,9 +142,7 @@ class CdmRows:
         column = who.birth_year or who.age or ""
         place = self._place(row, column)
         number = read_number(row.cells[column], self.plan, place)
-        return read_birth_year(
-            number if who.birth_year is not None else day.year - math.floor(number), day, place
-        )
+        return read_birth_year(number if who.birth_year is not None else day.year - math.floor(number), day, place)
 
     def _visit(self, row: Row, person: int, day: date) -> int:
         self.seen.setdefault(person, []).append(day)

@@ -55,9 +55,7 @@ def read_excel(path: Path, sheet: str | None = None) -> Export:
             path,
             "format",
             Words("It is not an Excel workbook (.xlsx)", "엑셀 통합 문서(.xlsx)가 아닙니다"),
-            Words(
-                "Save it as .xlsx, or write `format: csv`.", ".xlsx로 저장하거나 `format: csv`로 쓰십시오."
-            ),
+            Words("Save it as .xlsx, or write `format: csv`.", ".xlsx로 저장하거나 `format: csv`로 쓰십시오."),
         ) from None
     try:
         if sheet is not None and sheet not in workbook.sheetnames:
@@ -109,9 +107,7 @@ def _export(path: Path, lines: Iterable[tuple[int, list[str]]]) -> Export:
             path,
             "format",
             Words("It cannot be read as a table", "표로 읽을 수 없습니다"),
-            Words(
-                "Check `delimiter:` and unclosed quotes.", "`delimiter:`와 닫히지 않은 따옴표를 확인하십시오."
-            ),
+            Words("Check `delimiter:` and unclosed quotes.", "`delimiter:`와 닫히지 않은 따옴표를 확인하십시오."),
         ) from None
     if not rows:
         raise EmptyExport(path=path)

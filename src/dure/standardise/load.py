@@ -38,9 +38,7 @@ class LoadReport:
     contradictions: int
 
 
-def standardise(
-    plan: MappingPlan | Path, folder: Path, database: Path, *, concepts: Path | None = None
-) -> LoadReport:
+def standardise(plan: MappingPlan | Path, folder: Path, database: Path, *, concepts: Path | None = None) -> LoadReport:
     """Load the plan's file from `folder` into a new CDM at `database`, replacing one that is there.
 
     Everything is written in one transaction to a file beside it, which takes its name only when complete.

@@ -63,9 +63,7 @@ class Rule(Strict):
     @model_validator(mode="after")
     def _codes_or_numbers(self) -> Rule:
         if (self.one_of is not None) == (self.greater_than is not None or self.less_than is not None):
-            raise ValueError(
-                "a rule is either `one_of` a list of codes or `greater_than`/`less_than` a number"
-            )
+            raise ValueError("a rule is either `one_of` a list of codes or `greater_than`/`less_than` a number")
         return self
 
     def holds(self, number: float) -> bool:
@@ -98,12 +96,7 @@ class FindingPlan(Strict):
         by_code = self.present.when.one_of is not None
         if by_code and self.absent is not None and (self.absent.when is None or not self.absent.when.one_of):
             raise ValueError("list the codes of `absent` too: an unknown code must not count as a no")
-        if (
-            not by_code
-            and self.absent is not None
-            and self.absent.when is not None
-            and self.absent.when.one_of
-        ):
+        if not by_code and self.absent is not None and self.absent.when is not None and self.absent.when.one_of:
             raise ValueError("`present` reads numbers, so `absent` cannot list codes")
         return self
 

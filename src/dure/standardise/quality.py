@@ -69,9 +69,7 @@ def _unlisted(connection: duckdb.DuckDBPyConnection, plan: MappingPlan) -> Itera
 
 
 def _implausible(connection: duckdb.DuckDBPyConnection, plan: MappingPlan) -> Iterator[Check]:
-    says = Words(
-        "Numbers outside the range that the plan calls plausible", "계획이 정한 그럴듯한 범위를 벗어난 값"
-    )
+    says = Words("Numbers outside the range that the plan calls plausible", "계획이 정한 그럴듯한 범위를 벗어난 값")
     for column in plan.columns:
         if column.number is None or column.number.plausible is None:
             continue
