@@ -36,7 +36,7 @@ ORIGIN = "<!-- Written by docs/generate.py from the code. Change the code, then 
 
 ENFORCED: dict[str, str] = {
     "as_declared": "`guard/gate.py` `check`, at the hospital: names, shapes, whole and non-negative counts, finite "
-    "numbers, and zeros in the rows of other hospitals. The hub checks names and shapes again "
+    "numbers, and zeros in the rows of other hospitals. The hub checks names, shapes, types and finite numbers again "
     "(`federation/plain_sum.py`).",
     "minimum_cohort": "`guard/gate.py` `check`, at the hospital, on the rows of its cohort.",
     "minimum_hospitals": "`guard/gate.py` `before_rows`, at the hospital; and `federation/rounds.py`, at the hub, "
@@ -168,8 +168,8 @@ def rules() -> str:
         [
             "# Rules",
             "What may leave a hospital and what may be released. The rules are data in `dure.guard.rules`; the gate "
-            "is `dure.guard.gate`; release is `dure.guard.release`. A refusal tells the hub and the researcher the "
-            "rule and the way out. The cell and the count stay in the hospital's audit log.",
+            "is `dure.guard.gate`; release is `dure.guard.release`. A refusal tells the researcher the rule and "
+            "the way out, never a count. Where a hospital refused, the cell and the count stay in its audit log.",
             "## The rules of this version",
             table(("rule", "where", "what it says", "what would pass"), said),
             "## Limits",
