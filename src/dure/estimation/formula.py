@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import operator
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -35,6 +36,11 @@ FUNCTIONS: dict[str, Callable[[Vector], Vector]] = {
     "logit": lambda p: np.log(p) - np.log1p(-p),
     "I": lambda x: x,
 }
+MOST_LETTERS = 10_000
+MOST_TERMS = 500
+"""Terms of one formula: crossing doubles them, and no study needs to make a hub or a hospital expand 2**60."""
+LARGEST = 1e300
+QUOTED = re.compile(r"`[^`]*`")
 OPERATORS: dict[type[ast.AST], Callable[..., Any]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -125,12 +131,50 @@ def parse(text: str, columns: Mapping[str, Column], hospitals: tuple[str, ...] =
 
 @lru_cache(maxsize=64)  # every round at every hospital reads the same formula, and formulaic takes 10 ms
 def _parse(text: str, columns: tuple[tuple[str, Column], ...], hospitals: tuple[str, ...]) -> Parsed:
+    if len(text) > MOST_LETTERS:
+        raise _broken(text[:60] + " …", f"It has more than {MOST_LETTERS:,} letters", f"{MOST_LETTERS:,}자를 넘습니다")
+    try:
+        return _read(text, columns, hospitals)
+    except (RecursionError, MemoryError):
+        raise _broken(text[:60] + " …", "It is nested too deeply", "너무 깊이 중첩되었습니다") from None
+
+
+def _bounded(text: str) -> None:
+    """Raise FormulaError where crossing would give too many terms; formulaic would expand them all first."""
+    for side in QUOTED.sub("x", text).split("~"):
+        try:
+            tree = ast.parse(f"({side.replace(':', '@').replace('^', '**')})" if side.strip() else "1", mode="eval")
+        except (SyntaxError, ValueError) as error:
+            problem = str(getattr(error, "msg", None) or "it is not a formula")
+            raise _broken(text, f"It cannot be parsed: {problem}", "해석할 수 없습니다") from None
+        if _terms(tree.body) > MOST_TERMS:
+            raise _broken(text, f"It has more than {MOST_TERMS} terms", f"항이 {MOST_TERMS}개를 넘습니다")
+
+
+def _terms(tree: ast.AST) -> int:
+    """At most so many terms; capped, so that no tower of powers is computed."""
+    if not isinstance(tree, ast.BinOp):
+        return _terms(tree.operand) if isinstance(tree, ast.UnaryOp) else 1
+    left, right = _terms(tree.left), _terms(tree.right)
+    if isinstance(tree.op, ast.Pow):
+        power = tree.right.value if isinstance(tree.right, ast.Constant) else MOST_TERMS
+        size = (1 + left) ** min(power, 20) if isinstance(power, int) and left > 1 else left
+    elif isinstance(tree.op, ast.Add | ast.Sub):
+        size = left + right
+    elif isinstance(tree.op, ast.MatMult):
+        size = left * right
+    else:
+        size = left + right + left * right
+    return min(size, MOST_TERMS + 1)
+
+
+def _read(text: str, columns: tuple[tuple[str, Column], ...], hospitals: tuple[str, ...]) -> Parsed:
+    _bounded(text)
     try:
         formula = Formula(text)
     except (FormulaicError, SyntaxError, ValueError) as error:
-        raise _broken(
-            text, f"It cannot be parsed: {str(error).strip().splitlines()[0]}", "해석할 수 없습니다"
-        ) from None
+        said = (str(error).strip().splitlines() or ["it is not a formula"])[0]
+        raise _broken(text, f"It cannot be parsed: {said}", "해석할 수 없습니다") from None
     known = {**dict(columns), "site": Column("category", hospitals)}
     if hasattr(formula, "lhs"):
         left, right = list(formula.lhs), list(formula.rhs)
@@ -207,7 +251,7 @@ def _category(tree: ast.Call, text: str, formula: str, known: Mapping[str, Colum
             f"'{name}'의 수준이 선언되지 않아 병원마다 열이 달라질 수 있습니다",
         )
     reference = 0
-    if len(tree.args) == 2:
+    if len(tree.args) == 2 and not tree.keywords:
         wanted = _reference(tree.args[1])
         if wanted not in levels:
             raise _broken(
@@ -216,7 +260,7 @@ def _category(tree: ast.Call, text: str, formula: str, known: Mapping[str, Colum
                 f"'{text}'의 기준이 선언된 수준이 아닙니다: {', '.join(levels)}",
             )
         reference = levels.index(wanted)
-    elif len(tree.args) > 2 or tree.keywords:
+    elif len(tree.args) != 1 or tree.keywords:
         raise _broken(
             formula,
             f"'{text}' takes a column and a Treatment reference",
@@ -262,7 +306,8 @@ def _check(tree: ast.AST, formula: str, known: Mapping[str, Column]) -> None:
                 f"'{name}'은(는) 범주라 계산에 쓸 수 없습니다",
             )
         return
-    if isinstance(tree, ast.Constant) and isinstance(tree.value, int | float):
+    value = tree.value if isinstance(tree, ast.Constant) else None
+    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST:
         return
     if isinstance(tree, ast.BinOp) and type(tree.op) in OPERATORS:
         parts: list[ast.AST] = [tree.left, tree.right]
@@ -292,7 +337,7 @@ def _evaluate(tree: ast.AST | None, rows: Rows) -> Any:
     if name is not None:
         return rows.numbers(name)
     if isinstance(tree, ast.Constant):
-        return tree.value
+        return np.float64(tree.value)  # type: ignore[arg-type]  # never whole: 9**9**9 must overflow, not be computed
     if isinstance(tree, ast.BinOp):
         return OPERATORS[type(tree.op)](_evaluate(tree.left, rows), _evaluate(tree.right, rows))
     if isinstance(tree, ast.UnaryOp):
