@@ -105,6 +105,12 @@ NOT_YET: tuple[tuple[str, str, str], ...] = (
         "process sees the declared grid, and the log-rank statistic uses it.",
     ),
     (
+        "people behind a single statistic",
+        "Every released number has enough people behind it.",
+        "Tables declare who stands behind a column; single facts do not. The log-rank statistic is released even where "
+        "one of its groups holds a single person, whose time it then gives away; so are medians.",
+    ),
+    (
         "quantiles",
         "Quantiles at a declared resolution, never a minimum or a maximum.",
         "No method computes quantiles, minima or maxima, and no rule watches for them in other methods.",
