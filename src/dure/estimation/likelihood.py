@@ -20,7 +20,7 @@ BLAS = ThreadpoolController()
 """Blocks are too small to share: threads would mostly wait for each other, on a busy machine 30 times as long."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ModelRows:
     """What a model needs of the rows kept: X as (p, n), outcome, weights and offset as (n,) or None."""
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
 
@@ -45,7 +45,7 @@ class Remembered:
 
     digest: str
     reply: bytes
-    kept: bytes
+    kept: bytes = field(repr=False)
 
 
 class Memory(Protocol):
@@ -158,8 +158,10 @@ def _alone(ask: Ask, step: Step, rows: Rows, desk: Desk) -> tuple[Answer, Kept, 
         concluded = method.conclude(total_of(passed.summary), question, state)
         if isinstance(concluded, Result):
             released = release(concluded, desk.limits)
-            reply = Answer(desk.hospital, "result", result=pack_result(released), rules={"result": list(ALONE_RULES)})
-            return reply, {"result": pack_result(concluded), "kept": kept}, {"arrays": []}
+            data = pack_result(released)
+            reply = Answer(desk.hospital, "result", result=data, rules={"result": list(ALONE_RULES)})
+            arrays = [{"name": "result", "shape": [], "bytes": len(data), "withheld": 0}]
+            return reply, {"result": pack_result(concluded), "kept": kept}, {"arrays": arrays}
         state = concluded
     raise NotConverged(rounds=MOST_ROUNDS)
 

@@ -33,13 +33,14 @@ class Rows:
 
     `frame` has one column per variable and per derived column (`step.column`). `attrition` counts the people
     at entry and after each criterion. `person` holds one stable number per row, for seeding random draws.
+    Neither stands in the repr, which ends in logs and tracebacks.
     """
 
-    frame: pl.DataFrame
+    frame: pl.DataFrame = field(repr=False)
     hospital: str
     columns: Mapping[str, Column]
     attrition: tuple[int, ...] = ()
-    person: NDArray[np.int64] | None = None
+    person: NDArray[np.int64] | None = field(default=None, repr=False)
     _built: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @property
