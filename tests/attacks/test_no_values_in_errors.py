@@ -9,7 +9,6 @@ import numpy as np
 import polars as pl
 import pytest
 
-from dure.client.frames import columns_of
 from dure.client.simulate import run_frames
 from dure.errors import DureError
 from dure.estimation.likelihood import ModelRows
@@ -136,7 +135,7 @@ def test_no_value_stands_in_an_error_or_its_bytes(case: str, rules: Limits, monk
 def test_no_value_stands_in_a_repr(kind: str) -> None:
     """Reprs end in logs and tracebacks."""
     held = frame()
-    rows = Rows(held, "a", columns_of({"a": held}), (40,), np.full(40, 987654))
+    rows = Rows(held, "a", LEVELS, (40,), np.full(40, 987654))
     rows.numbers("x")
     found: object = rows
     if kind == "desk":
