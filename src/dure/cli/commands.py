@@ -15,7 +15,7 @@ from dure.cli.screen import Narrator, console, errors, show_error, show_remark, 
 from dure.errors import DureError
 from dure.language import Words, reader_language
 
-Folder = Path
+INTERRUPTED = 130
 
 
 def _say(en: str, ko: str) -> str:
@@ -54,6 +54,8 @@ def run(arguments: list[str]) -> int:
     debug = "--debug" in arguments
     try:
         code = app(args=[argument for argument in arguments if argument != "--debug"], standalone_mode=False)
+        if code == INTERRUPTED:  # typer turns Ctrl-C into this exit code, without a word
+            raise KeyboardInterrupt
         return int(code or 0)
     except DureError as error:
         if debug:
@@ -71,7 +73,7 @@ def run(arguments: list[str]) -> int:
                 "멈췄습니다. 반쯤 쓰인 것은 없습니다. 다시 실행하면 이어집니다.",
             )
         )
-        return 130
+        return INTERRUPTED
     except Exception as error:
         if debug:
             raise
