@@ -42,8 +42,8 @@ def _status(path: Path) -> list[dict[str, object]]:
         steps: dict[str, str] = {}
         for run in store.runs(hash_):
             for step in study["steps"]:
-                entry = store.ledger(run).read(step["name"], None)
-                steps[step["name"]] = str(unpack(entry)["status"]) if entry else "–"
+                entries = store.ledger(run).folds(step["name"])  # one by hospital where a hospital is left out
+                steps[step["name"]] = ", ".join(sorted({str(unpack(entry)["status"]) for entry in entries})) or "–"
         permits = {name: "permitted" if envelope else "declined" for name, envelope in store.permits(hash_).items()}
         found.append({"study": hash_, "title": study["title"], "state": state, "permits": permits, "steps": steps})
     store.close()
@@ -51,8 +51,11 @@ def _status(path: Path) -> list[dict[str, object]]:
 
 
 def _text(path: Path) -> str:
-    lines = [f"{', '.join(Store(path).hospitals()) or '–'}"] if path.is_file() else []
-    for study in _status(path):
+    studies = _status(path)
+    store = Store(path)
+    lines = [", ".join(store.hospitals()) or "–"]
+    store.close()
+    for study in studies:
         title = study["title"]
         assert isinstance(title, dict)
         state = STATES[study["state"]][0].say()  # type: ignore[index]

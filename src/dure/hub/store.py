@@ -10,6 +10,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from dure.errors import LedgerBroken
+from dure.language import Words
+
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS hospital (name TEXT PRIMARY KEY, key TEXT NOT NULL, joined TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS study (hash TEXT PRIMARY KEY, document TEXT NOT NULL, state TEXT NOT NULL,
@@ -23,15 +26,22 @@ CREATE TABLE IF NOT EXISTS ledger (run TEXT NOT NULL, step TEXT NOT NULL, fold T
 
 
 class Store:
-    """One file; every write is one transaction, on disk before it returns."""
+    """One file; every write is one transaction, on disk before it returns. Raises LedgerBroken on another file."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
         self._connection = sqlite3.connect(path, isolation_level=None)
-        self._connection.execute("PRAGMA journal_mode = WAL")
-        self._connection.execute("PRAGMA synchronous = FULL")
-        self._connection.executescript(SCHEMA)
+        try:
+            self._connection.execute("PRAGMA journal_mode = WAL")
+            self._connection.execute("PRAGMA synchronous = FULL")
+            self._connection.executescript(SCHEMA)
+        except sqlite3.DatabaseError as error:
+            self._connection.close()
+            if isinstance(error, sqlite3.OperationalError):  # locked, read-only: the file itself may be sound
+                raise
+            problem = Words("It is not a hub's file", "허브의 파일이 아닙니다")
+            raise LedgerBroken(path=path, problem=problem) from None
 
     def close(self) -> None:
         self._connection.close()
@@ -107,6 +117,11 @@ class StoredLedger:
         query = "SELECT entry FROM ledger WHERE run = ? AND step = ? AND fold = ?"
         row = self._connection.execute(query, where).fetchone()
         return bytes(row[0]) if row else None
+
+    def folds(self, step: str) -> list[bytes]:
+        """Every entry of a step: one, or one by hospital."""
+        query = "SELECT entry FROM ledger WHERE run = ? AND step = ? ORDER BY fold"
+        return [bytes(entry) for (entry,) in self._connection.execute(query, (self._run, step))]
 
     def write(self, step: str, fold: str | None, entry: bytes) -> None:
         values = (self._run, step, fold or "", entry)
