@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import stat
 from datetime import UTC, datetime, timedelta
@@ -65,6 +66,19 @@ def test_a_changed_line_is_noticed(tmp_path: Path, line: int, change: str) -> No
         assert AuditLog(log.path).head != log.head
         return
     with pytest.raises(LedgerBroken, match=r"Line \d does not follow"):
+        AuditLog(log.path)
+
+
+def test_a_line_rewritten_with_a_hash_of_its_own_does_not_fit_the_next(tmp_path: Path) -> None:
+    log = written(tmp_path / "audit.jsonl", 3)
+    lines = log.path.read_text(encoding="utf-8").splitlines()
+    forged = {**json.loads(lines[1]), "step": "other"}
+    del forged["hash"]
+    text = json.dumps(forged, ensure_ascii=False, sort_keys=True)
+    forged["hash"] = hashlib.sha256(text.encode()).hexdigest()
+    lines[1] = json.dumps(forged, ensure_ascii=False, sort_keys=True)
+    log.path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    with pytest.raises(LedgerBroken, match="Line 3 does not follow"):
         AuditLog(log.path)
 
 
@@ -238,8 +252,6 @@ def test_a_permit_holds_for_its_study_its_methods_and_its_days() -> None:
 
 
 def test_the_hash_of_a_method_is_that_of_its_source() -> None:
-    import hashlib
-
     import dure.methods.regression as module
 
     expected = "sha256:" + hashlib.sha256(Path(module.__file__).read_bytes()).hexdigest()
