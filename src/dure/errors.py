@@ -4,7 +4,7 @@
     ├── InputError            what a person wrote or handed over cannot be used
     │   ├── FileMissing · WrongEncoding · MalformedYaml · InvalidDocument · MissingPackage · NotEnoughHospitals
     │   ├── UnknownColumn · UnknownMethod · UnknownParameter · InvalidParameter · UnknownStep · UnknownHospital
-    │   └── FormulaError · NotACdm · Unanswerable
+    │   └── UnknownStudy · FormulaError · NotACdm · Unanswerable
     ├── DataError             the data do not fit what was asked of them
     │   ├── TextWhereNumbers · UndeclaredLevel · NotAnOutcome · NotACount · EmptyExport · UnmappedColumn
     │   └── NobodyLeft
@@ -47,7 +47,7 @@ class DureError(Exception):
     @classmethod
     def code(cls) -> str:
         """The error's name in messages and in the docs: `UnknownColumn` is `unknown-column`."""
-        return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", cls.__name__).lower()
+        return re.sub(r"(?<!^)(?=[A-Z])", "-", cls.__name__).lower()
 
     def parts(self, language: Language | None = None) -> tuple[str, str, str]:
         """What happened, why, what to do: three sentences in one language."""
@@ -218,6 +218,15 @@ class UnknownHospital(InputError):
         super().__init__(hospital=hospital, nearest=nearest(hospital, known))
 
 
+class UnknownStudy(InputError):
+    what = Words("There is no study '{study}' here.", "'{study}' 연구가 여기에 없습니다.")
+    why = Words("Nobody has submitted it to this store.", "이곳에 제출된 적이 없습니다.")
+    remedy = Words("{nearest}", "{nearest}")
+
+    def __init__(self, study: str, known: Iterable[str]) -> None:
+        super().__init__(study=study, nearest=nearest(study, known))
+
+
 class FormulaError(InputError):
     what = Words("The formula '{formula}' cannot be read.", "식 '{formula}'을(를) 읽을 수 없습니다.")
     why = Words("{problem}.", "{problem}.")
@@ -358,8 +367,8 @@ class Separation(NotEstimable):
         "일부 사람에서 이 항들이 결과를 완전히 가르므로 계수가 끝없이 커집니다.",
     )
     remedy = Words(
-        "Merge levels, leave a term out, or add hospitals; a penalised (Firth) model would also answer.",
-        "수준을 합치거나 항을 빼거나 병원을 더하십시오. 벌점(Firth) 모형도 답을 줍니다.",
+        "Merge levels, leave a term out, or add hospitals.",
+        "수준을 합치거나 항을 빼거나 병원을 더하십시오.",
     )
 
 

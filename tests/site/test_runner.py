@@ -167,15 +167,22 @@ def test_a_hospital_that_asks_for_twenty_people_is_out_with_fifteen(stage: Any, 
 def test_tighter_limits_withhold_at_the_site_what_others_show(stage: Any, tmp_path: Path) -> None:
     sites = stage.sites(tmp_path)
     sites["VA Long Beach"] = stage.settings(sites["VA Long Beach"], minimum_people=60)
-    alliance = stage.join(tmp_path, sites, stage.study("model", "validation"))
+    alliance = stage.join(tmp_path, sites, stage.study("table_hospitals"))
     _, outcomes = run(stage, tmp_path, alliance)
-    rows = {
-        row["hospital"]: row for row in outcomes["validation"].folds[None].released.tables["auroc"].frame.to_dicts()
-    }
-    assert rows["VA Long Beach"]["auroc"] is None
-    assert rows["Cleveland"]["auroc"] > 0.8
-    left = [entry for entry in sites["VA Long Beach"].audit.entries() if entry["event"] == "left"][-1]
-    assert {array["name"]: array["withheld"] for array in left["arrays"]}["auroc"] == 1
+    released = outcomes["table_hospitals"].folds[None].released.tables["table_one"].frame
+    rows = {row["group"]: row for row in released.filter(variable="cholesterol").to_dicts()}
+    assert rows["VA Long Beach"]["missing"] is None
+    assert rows["Cleveland"]["n"] == 305
+    first = next(entry for entry in sites["VA Long Beach"].audit.entries() if entry["event"] == "left")
+    assert {array["name"]: array["withheld"] for array in first["arrays"]}["missing_numbers"] == 1
+
+
+def test_tighter_limits_of_one_hospital_hold_for_every_sum_it_takes_part_in(stage: Any, tmp_path: Path) -> None:
+    sites = stage.sites(tmp_path)
+    sites["VA Long Beach"] = stage.settings(sites["VA Long Beach"], minimum_people=25)
+    _, outcomes = run(stage, tmp_path, stage.join(tmp_path, sites, stage.study("model")))
+    fold = outcomes["model"].folds[None]
+    assert (fold.status, fold.error.rule) == ("refused", "minimum_people")
 
 
 @pytest.mark.parametrize(

@@ -11,15 +11,28 @@ def main() -> None:
 
     Exit codes: 0 done; 1 an error; 2 wrong usage; 3 done, but something could not be answered (said above).
     """
-    arguments = sys.argv[1:]
-    for place, argument in enumerate(arguments):
+    arguments, language = _language_of(sys.argv[1:])
+    if language:
         # Help texts are made when the commands are imported, so the language has to be known before.
-        if argument == "--language" and place + 1 < len(arguments):
-            os.environ["DURE_LANGUAGE"] = arguments[place + 1]
-        elif argument.startswith("--language="):
-            os.environ["DURE_LANGUAGE"] = argument.partition("=")[2]
+        os.environ["DURE_LANGUAGE"] = language
+        arguments = ["--language", language, *arguments]
     try:
         from dure.cli.commands import run
     except KeyboardInterrupt:  # while the commands are still being loaded
         sys.exit(130)
     sys.exit(run(arguments))
+
+
+def _language_of(arguments: list[str]) -> tuple[list[str], str | None]:
+    """The arguments without --language, wherever it stands, and its value."""
+    rest: list[str] = []
+    language: str | None = None
+    waiting = iter(arguments)
+    for argument in waiting:
+        if argument == "--language":
+            language = next(waiting, "")
+        elif argument.startswith("--language="):
+            language = argument.partition("=")[2]
+        else:
+            rest.append(argument)
+    return rest, language

@@ -81,7 +81,8 @@ def own_table(
     terms: Sequence[str] = (),
 ) -> OwnTable:
     """Questions for a table: who they are, a model of the outcome (or survival with `time`), and how well it
-    predicts in each hospital. `terms`: only these columns; without it, every column that can serve. Raises DureError for columns that cannot be what they are said to be."""
+    predicts in each hospital. `terms`: only these columns; without it, every column that can serve. Raises
+    DureError for columns that cannot be what they are said to be."""
     for name in (hospital, outcome, time, group, *terms):
         if name is not None and name not in frame.columns:
             raise UnknownColumn(name, frame.columns)

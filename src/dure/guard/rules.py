@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -229,6 +229,15 @@ def tighten(values: Mapping[str, Any], start: Limits = DEFAULT) -> Limits:
             )
             raise InvalidParameter(method="rules", parameter=name, problem=problem)
     return limits
+
+
+def strictest(limits: Iterable[Limits], start: Limits = DEFAULT) -> Limits:
+    """Each limit at its tightest: what holds for a sum in which hospitals of different limits take part."""
+    found = start.model_dump()
+    for name, value in ((name, value) for item in limits for name, value in item.model_dump().items()):
+        tighter = max if name in _HIGHER_IS_TIGHTER else min
+        found[name] = tighter(found[name], value)
+    return Limits.model_validate(found)
 
 
 def refusal(rule: str, place: str = "", way_out: Words | None = None) -> Refused:

@@ -9,7 +9,7 @@ from dure.federation.plain_sum import PlainSum
 from dure.federation.plan import plan_of
 from dure.federation.rounds import Outcome, Progress, Run
 from dure.federation.sums import Summing
-from dure.guard.rules import DEFAULT, Limits
+from dure.guard.rules import DEFAULT, Limits, strictest, tighten
 from dure.hub import studies
 from dure.hub.store import Store
 from dure.study.method import Methods
@@ -37,6 +37,7 @@ def run_study(
     studies.advance(store, hash_, "start" if state == "permitted" else "resume", "hub")
     store.put_run(run_name, hash_)
     permits = studies.permits(store, hash_)
+    limits = strictest((tighten(permit.limits, limits) for permit in permits.values()), limits)
     run = Run(
         run_name,
         plan_of(study, methods, limits.minimum_people),

@@ -6,7 +6,7 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
-from dure.errors import PermitError, UnknownHospital
+from dure.errors import PermitError, UnknownHospital, UnknownStudy
 from dure.federation.plan import plan_of
 from dure.hub.store import Store
 from dure.language import Words
@@ -30,7 +30,7 @@ def submit(store: Store, study: Study, methods: Methods) -> str:
 def read(store: Store, hash_: str) -> tuple[Study, lifecycle.State]:
     found = store.study(hash_)
     if found is None:
-        raise UnknownHospital(hash_, [name for name, _, _ in store.studies()])
+        raise UnknownStudy(hash_, [name for name, _, _ in store.studies()])
     return Study.model_validate(json.loads(found[0])), found[1]  # type: ignore[return-value]
 
 

@@ -14,6 +14,7 @@ from dure.study.permit import Grant, Permit, sign
 from dure.study.spec import Study, canonical_json
 
 VALID = timedelta(days=365)
+ANSWERS = ("permit.json", "declined")
 
 
 def receive(site: Site, study: Study) -> None:
@@ -26,8 +27,8 @@ def receive(site: Site, study: Study) -> None:
 
 def waiting(site: Site) -> list[Study]:
     """Studies without an answer."""
-    found = sorted((site.folder / "inbox").glob("*/study.json"))
-    return [_read(path.parent) for path in found if not (path.parent / "permit.json").exists()]
+    folders = [path.parent for path in sorted((site.folder / "inbox").glob("*/study.json"))]
+    return [_read(folder) for folder in folders if not any((folder / name).exists() for name in ANSWERS)]
 
 
 def permit(site: Site, hash_: str, methods: Methods, grants: Iterable[Grant] = ()) -> dict[str, Any]:
@@ -39,19 +40,23 @@ def permit(site: Site, hash_: str, methods: Methods, grants: Iterable[Grant] = (
         methods={step.method: source_hash(find_method(step.method, methods)) for step in study.steps},
         per_hospital="per_hospital" in given,
         difference="difference" in given,
+        limits=site.file.limits,
         issued=now,
         expires=now + VALID,
     )
     envelope = sign(document, site.signer())
     path = _folder(site, hash_) / "permit.json"
     path.write_text(json.dumps(envelope), encoding="utf-8")
+    path.with_name("declined").unlink(missing_ok=True)
     site.audit.append("permitted", study=hash_, grants=sorted(given), expires=document.expires.isoformat())
     return envelope
 
 
 def decline(site: Site, hash_: str) -> None:
     """Say no; a permit signed earlier no longer holds here."""
-    (_folder(site, hash_) / "permit.json").unlink(missing_ok=True)
+    folder = _folder(site, hash_)
+    (folder / "permit.json").unlink(missing_ok=True)
+    (folder / "declined").touch()
     site.audit.append("declined", study=hash_)
 
 

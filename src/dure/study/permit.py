@@ -9,7 +9,7 @@ import json
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 from securesystemslib.dsse import Envelope
 from securesystemslib.exceptions import VerificationError
 from securesystemslib.signer import Key, Signer, SSlibKey
@@ -34,13 +34,15 @@ GRANTS: dict[Grant, Words] = {
 
 
 class Permit(Strict):
-    """What was permitted. `study` is the spec's hash; `methods` binds each method to its source hash."""
+    """What was permitted. `study` is the spec's hash; `methods` binds each method to its source hash; `limits` are
+    those that this hospital tightened, so that they hold for sums and releases it takes part in too."""
 
     study: str
     hospital: str
     methods: dict[str, str]
     per_hospital: bool = False
     difference: bool = False
+    limits: dict[str, float] = Field(default_factory=dict)
     issued: datetime
     expires: datetime
 
