@@ -24,7 +24,7 @@ def levels(*counts: int | None, **more: Any) -> Table:
         {"v": ["x"] * len(counts), "n": list(counts), "of": [sum(c or 0 for c in counts)] * len(counts)},
         schema_overrides={"n": pl.Int64},
     )
-    return Table(frame, counts=("n", "of"), group=("v",), shares={"percent": ("n", "of")}, **more)
+    return Table(frame, counts=("n", "of"), group=("v",), shares={"percent": ("n", "of", 100.0)}, **more)
 
 
 @given(st.integers(10, 10**9))

@@ -96,7 +96,7 @@ def test_a_result_comes_back_whole() -> None:
         behind={"x": "n"},
         group=("name",),
         derived=("x",),
-        shares={"percent": ("n", "n")},
+        shares={"percent": ("n", "n", 100.0)},
         withheld={(1, "n"): "<10"},
     )
     result = Result(

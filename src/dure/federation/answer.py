@@ -104,6 +104,7 @@ def answer(ask: Ask, desk: Desk) -> bytes:
         return stored.reply
     try:
         step = desk.plan.step(ask.step)
+        gate.before_rows(_asked(ask, step, 0, desk))
         rows = _with_lineage(ask, step, desk)
         reply, kept, details = _alone(ask, step, rows, desk) if ask.alone else _summary(ask, step, rows, desk)
     except Refused as error:
@@ -123,8 +124,7 @@ def answer(ask: Ask, desk: Desk) -> bytes:
 def _summary(ask: Ask, step: Step, rows: Rows, desk: Desk) -> tuple[Answer, Kept, dict[str, Any]]:
     method = desk.plan.method(step)
     question = desk.plan.question(step, ask.hospitals, _results(ask, desk))
-    asked = _asked(ask, step, rows, desk)
-    gate.before_rows(asked)
+    asked = _asked(ask, step, rows.n, desk)
     declaration = method.declare(question, dict(ask.state))
     before = desk.memory.read(ask.run, ask.step, ask.fold, ask.round - 1) if ask.round else None
     summary, kept = method.summarise(rows, question, dict(ask.state), unpack(before.kept) if before else {})
@@ -147,7 +147,7 @@ def _alone(ask: Ask, step: Step, rows: Rows, desk: Desk) -> tuple[Answer, Kept, 
     method = desk.plan.method(step)
     hospitals = (desk.hospital,)
     question = desk.plan.question(step, hospitals, _results(ask, desk))
-    asked = _asked(ask, step, rows, desk, hospitals)
+    asked = _asked(ask, step, rows.n, desk)
     state = method.start(question)
     kept: Kept = {}
     for _ in range(MOST_ROUNDS):
@@ -179,9 +179,10 @@ def total_of(summary: dict[str, Any]) -> Total:
     )
 
 
-def _asked(ask: Ask, step: Step, rows: Rows, desk: Desk, hospitals: tuple[str, ...] | None = None) -> gate.Asked:
+def _asked(ask: Ask, step: Step, cohort: int, desk: Desk) -> gate.Asked:
+    hospitals = (desk.hospital,) if ask.alone else ask.hospitals
     differs = step.scope == "all_but_one"
-    return gate.Asked(desk.hospital, hospitals or ask.hospitals, rows.n, desk.grants, desk.limits, differs)
+    return gate.Asked(desk.hospital, hospitals, cohort, desk.grants, desk.limits, differs)
 
 
 def _results(ask: Ask, desk: Desk) -> dict[str, Result]:

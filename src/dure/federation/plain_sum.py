@@ -1,5 +1,5 @@
-"""Sums in the clear: the hub adds answers as they come and keeps none of them. For simulation, and until
-`secure_sum` stands behind the same interface."""
+"""Sums in the clear: the hub's process holds every hospital's part of a round until it has added them, and stores
+none. For simulation, and until `secure_sum` stands behind the same interface."""
 
 from __future__ import annotations
 

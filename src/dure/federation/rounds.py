@@ -7,7 +7,7 @@ run killed at any moment ends bit-equal to one that was not.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 from dure.errors import DureError, NotEstimable, PermitError, Refused, RunWaits, SiteError
@@ -19,6 +19,7 @@ from dure.federation.sums import Left, Summing
 from dure.guard import gate
 from dure.guard.release import check_model, numbers, release
 from dure.guard.rules import Limits, refusal
+from dure.study.method import HUB
 from dure.study.packing import pack, unpack
 from dure.study.permit import Grant
 from dure.study.result import Result, pack_result, unpack_result
@@ -98,6 +99,8 @@ class Run:
     cap: bool = True
     dropped: dict[str, DureError] = field(default_factory=dict)
     outcomes: dict[str, Outcome] = field(default_factory=dict)
+    _opened: set[tuple[str, str | None]] = field(default_factory=set)
+    """Loops of which a sum was opened: from then on, who takes part matters."""
 
     def steps(self) -> Mapping[str, Outcome]:
         """Run every step in order; a step that cannot finish does not stop those that do not use it."""
@@ -168,7 +171,7 @@ class Run:
         for step in self.plan.steps:
             entry = self.ledger.read(step.name, None) if step.scope == "all" else None
             stored = unpack(entry) if entry else None
-            changed = now ^ set(stored["hospitals"]) if stored and stored["left"] else set()
+            changed = now ^ set(stored["hospitals"]) if stored and stored["opened"] else set()
             if len(changed) < self.limits.minimum_hospitals:
                 forbidden |= {name for name in changed if "difference" not in self.grants.get(name, ())}
         return sorted(forbidden)
@@ -177,9 +180,10 @@ class Run:
         """Rounds until a Result or an error is in the ledger."""
         method = self.plan.method(step)
         restart = stored is None or stored["round"] == 0 or tuple(stored["hospitals"]) != self._members(fold)
-        round_, left = (
-            (0, []) if restart or stored is None else (stored["round"], [_left(raw) for raw in stored["left"]])
-        )
+        round_ = 0 if restart or stored is None else stored["round"]
+        left = [_left(raw) for raw in stored["left"]] if stored else []
+        if stored and stored["opened"]:
+            self._opened.add((step.name, fold))
         state: dict[str, Any] | None = None if restart or stored is None else stored["state"]
         while True:
             members = self._members(fold)
@@ -190,13 +194,16 @@ class Run:
                 declaration = method.declare(question, state)
                 asks = {name: self._message(step, name, members, round_, state, fold) for name in members}
                 opened = self.summing.collect(self.engine, asks, gate.sent(declaration), step.name, round_, fold)
+                # What came has left, even where the sum is never opened because somebody did not answer; a repeated
+                # round brings the same bytes again and is listed once.
+                left = [item for item in left if item.round != round_] + list(opened.left)
                 if opened.errors:
                     if self._drop(opened.errors):
-                        round_, state, left = 0, None, []
+                        round_, state = 0, None
                         continue
                     raise _first(opened.errors)
                 assert opened.total is not None
-                left += opened.left
+                self._opened.add((step.name, fold))
                 gate.check_total(opened.total, declaration, self.limits)
                 concluded = method.conclude(total_of(opened.total), question, state)
             except DureError as error:
@@ -230,12 +237,16 @@ class Run:
         alone: bool = False,
     ) -> bytes:
         results = {earlier.name: self._result_for(earlier, hospital) for earlier in self.plan.lineage(step)}
-        return Ask(self.name, self.plan.study, step.name, round_, members, state, results, fold, alone).to_bytes()
+        told = {name: value for name, value in state.items() if name != HUB}
+        return Ask(self.name, self.plan.study, step.name, round_, members, told, results, fold, alone).to_bytes()
 
     def _result_for(self, earlier: Step, hospital: str) -> bytes | None:
         folds = self.outcomes[earlier.name].folds
         fold = folds.get(hospital) if earlier.scope == "all_but_one" else folds.get(None)
-        return pack_result(fold.working) if fold and fold.working else None
+        if not fold or not fold.working:
+            return None
+        # Hospitals derive columns from `portable`; exact totals in tables and facts are none of their business.
+        return pack_result(replace(fold.working, tables={}, facts={}, fitted=None, notes=()))
 
     def _working(self, step: Step) -> dict[str, Result]:
         """Results of the steps used, where there is one for everybody."""
@@ -261,7 +272,7 @@ class Run:
         }
         if len(small) < len(errors):
             return False
-        opened = any(outcome.left for outcome in self.outcomes.values())
+        opened = bool(self._opened)
         forbidden = [name for name in small if "difference" not in self.grants[name]]
         if opened and forbidden and len(small) < self.limits.minimum_hospitals:
             raise RunWaits("every step", forbidden, "difference")
@@ -293,6 +304,7 @@ class Run:
             "round": round_,
             "state": state,
             "hospitals": list(self._members(fold)),
+            "opened": (step.name, fold) in self._opened,
             "left": [[getattr(item, name) for name in Left.__slots__] for item in left],
             "status": status,
             "result": result,
@@ -303,6 +315,8 @@ class Run:
     def _recorded(self, step: Step, fold: str | None, left: list[Left], released: bool = False) -> Fold:
         """The fold as the ledger has it, with release rules applied."""
         stored = unpack(self.ledger.read(step.name, fold) or b"")
+        if stored["opened"]:
+            self._opened.add((step.name, fold))
         left += [_left(raw) for raw in stored["left"]]
         error = error_from(stored["error"], fold or "", step.name) if stored["error"] else None
         if not stored["result"]:

@@ -1,7 +1,7 @@
 """The gate: the only way out of a hospital. It compares what is about to leave with what was declared and
 with the rules, withholds what may not be seen alone, and refuses the rest.
 
-Counts and cells appear only in `Refusal.detail`, which stays at the hospital.
+Counts and cells appear only in `Refused.detail`, which stays at the hospital.
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ from dure.guard.rules import Limits, refusal
 from dure.language import Words
 from dure.study.permit import Grant
 from dure.study.summary import Array, ArraySpec, Declaration, Summary, withheld_spec
+
+TWO_VALUES = 0.1
+"""Share of a column's kurtosis beyond that of two values; a normal column has 0.67, an exponential one 0.44."""
 
 
 @dataclass(frozen=True)
@@ -85,11 +88,34 @@ def check(summary: Summary, declaration: Declaration, asked: Asked) -> Passed:
 def check_total(total: Summary, declaration: Declaration, limits: Limits) -> None:
     """Rules on an opened sum, before the method sees it: small cells of arrays that refuse. Raises Refused."""
     for spec in declaration:
+        if spec.sides:
+            _two_sides(np.asarray(total[spec.name]), spec, limits)
         if spec.kind != "count" or spec.on_small != "refuse" or spec.per_hospital:
             continue
         small = _small(np.asarray(total[spec.name]), spec, total, limits.minimum_people)
         if small.any():
             raise refusal("minimum_people", way_out=_way_out(np.asarray(total[spec.name]), small, spec, limits))
+
+
+def _two_sides(powers: NDArray[np.float64], spec: ArraySpec, limits: Limits) -> None:
+    """A dummy of three people coded 1 and 2, or made by arithmetic, has no zeros to count. But of all columns only
+    those of two values reach kurtosis = skewness² + 1 (Pearson 1916), and then the skewness gives both sides."""
+    people, squares, cubes, fourths = powers.T
+    with np.errstate(all="ignore"):
+        spread = squares / people
+        skewness, kurtosis = cubes / people / spread**1.5, fourths / people / spread**2
+        between = (kurtosis - skewness**2 - 1) / kurtosis  # 0: exactly two values
+        smaller = people * (0.5 - np.abs(skewness) / np.sqrt(skewness**2 + 4) / 2)
+    hidden = (between < TWO_VALUES) & (smaller < limits.minimum_people - 0.5) & (squares > 0)
+    if hidden.any():
+        names = ", ".join(spec.labels[place] for place in np.flatnonzero(hidden)[:4])
+        way_out = Words(
+            f"Too few people differ from all others in: {names}. Take its logarithm, cap it, use coarser levels, or "
+            f"leave it out.",
+            f"다른 모든 사람과 다른 사람이 너무 적은 항: {names}. "
+            f"로그를 취하거나 상한을 두거나 더 굵게 나누거나 빼십시오.",
+        )
+        raise refusal("minimum_people", way_out=way_out)
 
 
 def _as_declared(summary: Summary, declaration: Declaration) -> None:

@@ -70,8 +70,8 @@ def _released(table: Table, limits: Limits) -> Table:
                     withheld[row, other] = "–"
                 mask = pl.Series([row in hidden for row in range(frame.height)], dtype=pl.Boolean)
                 frame = frame.with_columns(pl.when(mask).then(None).otherwise(pl.col(other)).alias(other))
-    for column, (count, whole) in table.shares.items():
-        share = (100.0 * pl.col(count) / pl.col(whole)).clip(0.0, 100.0)
+    for column, (count, whole, factor) in table.shares.items():
+        share = (factor * pl.col(count) / pl.col(whole)).clip(0.0, factor)
         frame = frame.with_columns(pl.when(pl.col(whole) > 0).then(share).otherwise(None).alias(column))
         withheld |= {(row, column): "–" for row, place in list(withheld) if place in (count, whole)}
     return replace(table, frame=frame, withheld=withheld)

@@ -31,7 +31,7 @@ from dure.estimation.families import FAMILIES, Family, FamilyName
 from dure.estimation.formula import Factor, parse
 from dure.estimation.likelihood import ModelRows, sums_at
 from dure.language import Words
-from dure.study.method import Example, Kept, Law, Question, State
+from dure.study.method import HUB, Example, Kept, Law, Question, State
 from dure.study.result import Fitted, Result, Table
 from dure.study.rows import Column, Rows
 from dure.study.summary import ArraySpec, Declaration, Kind, Summary, Total
@@ -124,12 +124,15 @@ class Regression:
                 array("sum_w", (), "moment", people=("n",)),
             )
         behind = {"people": ("n", "cells", "pairs")}
-        sums = (
+        sums: Declaration = (
             array("gradient", (p,), "moment", **behind),
             array("hessian", (p, p), "moment", **behind),
             array("deviance", (), "moment", people=("n",)),
             array("log_likelihood", (), "moment", people=("n",)),
         )
+        if state["phase"] == "start":
+            names = model.design.names
+            sums = (*sums, array("powers", (p, 4), "moment", people=("n",), sides=True, labels=names))
         return (*sums, array("meat", (p, p), "moment", **behind)) if state["phase"] == "robust" else sums
 
     def start(self, question: Question) -> State:
@@ -148,7 +151,7 @@ class Regression:
             np.asarray(state["centre"]).tobytes(),
             lambda: _centre(data, state["centre"]),
         )
-        sums = sums_at(family, centred, state["newton"]["beta"], mean_outcome=mean, robust=state["phase"] == "robust")
+        sums = sums_at(family, centred, state["beta"], mean_outcome=mean, robust=state["phase"] == "robust")
         found: Summary = {
             "gradient": sums.gradient,
             "hessian": sums.hessian,
@@ -157,6 +160,8 @@ class Regression:
         }
         if sums.meat is not None:
             found["meat"] = sums.meat
+        if state["phase"] == "start":
+            found["powers"] = _powers(data.x, state["means"])
         return found, {}
 
     def conclude(self, total: Total, question: Question, state: State) -> State | Result:
@@ -165,30 +170,30 @@ class Regression:
         if state["phase"] == "counts":
             return {**state, **_centres(total, model)}
         if state["phase"] == "robust":
-            return _result(total, model, state, question)
-        hessian = total["hessian"]
+            return _result(total, model, state)
+        hub, hessian = state[HUB], total["hessian"]
         if state["phase"] == "start":
-            aliased = newton.aliased_columns(hessian, state["centre"], float(state["sum_w"]))
+            aliased = newton.aliased_columns(hessian, state["centre"], hub["sum_w"])
             if aliased.all():
                 raise NothingVaries(terms=", ".join(model.design.names))
-            state = {**state, "active": ~aliased}
-        active = np.asarray(state["active"], dtype=bool)
+            hub = {**hub, "active": ~aliased}
+        active = np.asarray(hub["active"], dtype=bool)
         deviance = float("inf") if state["phase"] == "start" else float(total["deviance"])
         try:
-            weight = float(state["sum_w"]) / int(state["n"])
-            step = newton.advance(state["newton"], total["gradient"], hessian, deviance, active, weight)
+            weight = hub["sum_w"] / hub["n"]
+            step = newton.advance(hub["newton"], total["gradient"], hessian, deviance, active, weight)
         except newton.Stuck:
             raise Separation(terms=", ".join(_named(model, active))) from None
         if step.separating.any() and model.parameters.family != "gaussian":
             raise Separation(terms=", ".join(_named(model, step.separating)))
+        after = {**state, "beta": step.state["beta"], HUB: {**hub, "newton": step.state}}
         if state["phase"] == "newton" and step.converged:
-            state = {**state, "newton": step.state}
             if model.parameters.covariance == "HC0":
-                return {**state, "phase": "robust"}
-            return _result(total, model, state, question)
+                return {**after, "phase": "robust"}
+            return _result(total, model, after)
         if state["round"] >= model.parameters.rounds:
             raise NotConverged(rounds=model.parameters.rounds)
-        return {**state, "phase": "newton", "newton": step.state}
+        return {**after, "phase": "newton"}
 
     def derives(self, question: Question) -> Mapping[str, Column]:
         return {"prediction": Column("number", label=Words("Predicted value", "예측값"))}
@@ -310,6 +315,16 @@ def _counts(rows: Rows, model: Model, data: ModelRows, keep: NDArray[np.bool_]) 
     return found
 
 
+def _powers(x: NDArray[np.float64], means: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(p, 4) sums of powers 0, 2, 3 and 4 of each column's deviations from the pooled mean (`ArraySpec.sides`)."""
+    found = np.empty((len(x), 4))
+    for sums, row, mean in zip(found, x, means):
+        deviation = row - mean
+        square = deviation * deviation
+        sums[:] = len(row), square.sum(), square @ deviation, square @ square
+    return found
+
+
 def _together(x: NDArray[np.float64], pairs: Sequence[tuple[int, int]]) -> NDArray[np.int64]:
     """(pairs,) people who are non-zero in both columns; most numbers have no zeros, and nothing is multiplied."""
     people = x.shape[1]
@@ -349,22 +364,22 @@ def _centres(total: Total, model: Model) -> State:
     return {
         "phase": "start",
         "centre": centre,
-        "sum_w": sum_w,
+        "means": total["sum_x"] / sum_w,
         "mean_y": mean,
-        "n": n,
-        "events": events,
-        "newton": newton.first(len(centre)),
+        "beta": np.zeros(len(centre)),
+        HUB: {"n": n, "events": events, "sum_w": sum_w, "newton": newton.first(len(centre))},
     }
 
 
-def _result(total: Total, model: Model, state: State, question: Question) -> Result:
+def _result(total: Total, model: Model, state: State) -> Result:
     """Coefficients in the formula's own units, from a fit on centred columns."""
-    active, names = np.asarray(state["active"], dtype=bool), model.design.names
-    fitted, n = int(active.sum()), int(state["n"])
+    hub, names = state[HUB], model.design.names
+    active = np.asarray(hub["active"], dtype=bool)
+    fitted, n = int(active.sum()), int(hub["n"])
     back = np.eye(len(names))
     if model.design.intercept:
         back[0, 1:] = -np.where(active, state["centre"], 0.0)[1:]
-    beta = back @ np.where(active, state["newton"]["beta"], 0.0)
+    beta = back @ np.where(active, state["beta"], 0.0)
     bread = newton.inverse(total["hessian"], active)
     deviance, freedom = float(total["deviance"]), n - fitted
     gaussian = model.parameters.family == "gaussian"
@@ -398,7 +413,7 @@ def _result(total: Total, model: Model, state: State, question: Question) -> Res
             f"변하지 않거나 다른 항의 조합이어서 뺀 항: {', '.join(dropped)}.",
         ),
     )
-    events = state["events"]
+    events = hub["events"]
     return Result(
         method="regression",
         tables={"coefficients": Table(table, derived=("statistic", "p_value", "ci_low", "ci_high"))},

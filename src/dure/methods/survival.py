@@ -94,7 +94,10 @@ class Survival(DerivesNothing):
         groups, strata = len(_levels(question, p.group)), len(_levels(question, p.strata))
         opens = "site" in (p.group, p.strata)
         points = len(p.points())
+        compared = tuple(f"{p.group}={level}" for level in _levels(question, p.group)) if p.group else ("people",)
         return (
+            # Who is compared has to be many: a statistic of a group of one is that person's time.
+            ArraySpec("people", (groups,), "count", on_small="refuse", opens_hospitals=opens, labels=compared),
             ArraySpec("events", (strata, groups, points), "count", opens_hospitals=opens),
             # One place more: those followed beyond the last grid point.
             ArraySpec("censored", (strata, groups, points + 1), "count", opens_hospitals=opens),
@@ -123,7 +126,9 @@ class Survival(DerivesNothing):
         size = int(np.prod(shape))
         events = np.bincount(flat[happened], minlength=size).reshape(shape)[..., :-1]
         censored = np.bincount(flat[~happened], minlength=size).reshape(shape)
-        return {"events": events.astype(np.int64), "censored": censored.astype(np.int64)}, {}
+        people = np.bincount(group, minlength=shape[1])
+        found = {"people": people, "events": events, "censored": censored}
+        return {name: counts.astype(np.int64) for name, counts in found.items()}, {}
 
     def conclude(self, total: Total, question: Question, state: State) -> State | Result:
         p: Parameters = question.parameters
@@ -137,8 +142,16 @@ class Survival(DerivesNothing):
             for place, name in enumerate(names)
         ]
         facts: dict[str, Fact] = {"n": n, "events": int(events.sum())}
-        if len(names) > 1:
+        notes: tuple[Words, ...] = ()
+        if len(names) > 1 and (events.sum(axis=(0, 2)) >= question.minimum_people).all():
             facts |= _log_rank(events, censored)
+        elif len(names) > 1:
+            notes = (
+                Words(
+                    "The groups are not compared: too few events stand behind one of them.",
+                    "집단을 비교하지 않았습니다: 사건이 너무 적은 집단이 있습니다.",
+                ),
+            )
         curve = Table(
             pl.concat(curves),
             counts=("at_risk", "events"),
@@ -146,7 +159,7 @@ class Survival(DerivesNothing):
             derived=("time", "ci_low", "ci_high"),
         )
         medians = pl.DataFrame(
-            {"group": list(names), "median": [_median(frame) for frame in curves]},
+            {"group": list(names), "median": [_median(frame, question.minimum_people) for frame in curves]},
             schema_overrides={"median": pl.Float64},
         )
         return Result(
@@ -154,6 +167,7 @@ class Survival(DerivesNothing):
             tables={"curve": curve, "medians": Table(medians)},
             facts=facts,
             people_facts=("n", "events"),
+            notes=notes,
         )
 
     def example(self, random: np.random.Generator) -> Example:
@@ -238,9 +252,9 @@ def _log_rank(events: Counts, censored: Counts) -> dict[str, Fact]:
     return {"log_rank_chi2": chi2, "log_rank_df": freedom, "log_rank_p": p_value}
 
 
-def _median(curve: pl.DataFrame) -> float | None:
-    """The first shown time at which survival is at most one half."""
-    reached = curve.filter(pl.col("survival") <= 0.5)
+def _median(curve: pl.DataFrame, minimum: int) -> float | None:
+    """The first time of the shown curve at which survival is at most one half."""
+    reached = curve.filter((pl.col("survival") <= 0.5) & (pl.col("events") >= minimum))
     return float(reached["time"][0]) if reached.height else None
 
 

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from dure.errors import InvalidParameter, NobodyLeft
 from dure.language import Words
-from dure.study.method import DerivesNothing, Example, Kept, Law, Question, State
+from dure.study.method import HUB, DerivesNothing, Example, Kept, Law, Question, State
 from dure.study.result import Result, Table
 from dure.study.rows import Rows
 from dure.study.summary import ArraySpec, Declaration, Kind, Summary, Total
@@ -127,7 +127,7 @@ class TableOne(DerivesNothing):
                 means = np.where(total["known"] > 0, total["sums"] / total["known"], 0.0)
             arrays = {name: total[name] for name in total.arrays}
             withheld = {name: codes > 0 for name, codes in total.withheld.items()}
-            return {"phase": "squares", "means": means, "arrays": arrays, "withheld": withheld}
+            return {"phase": "squares", "means": means, HUB: {"arrays": arrays, "withheld": withheld}}
         return _result(layout, question, state, total)
 
     def example(self, random: np.random.Generator) -> Example:
@@ -174,8 +174,8 @@ def _level_codes(rows: Rows, question: Question, name: str) -> NDArray[np.int64]
 
 
 def _result(layout: Layout, question: Question, state: State, total: Total) -> Result:
-    arrays = {name: np.asarray(values) for name, values in state["arrays"].items()}
-    hidden = {name: np.asarray(values, dtype=bool) for name, values in state["withheld"].items()}
+    arrays = {name: np.asarray(values) for name, values in state[HUB]["arrays"].items()}
+    hidden = {name: np.asarray(values, dtype=bool) for name, values in state[HUB]["withheld"].items()}
     known, means, squares = arrays["known"], np.asarray(state["means"]), total["squares"]
     shown = f"<{question.minimum_people}"
     rows: list[dict[str, object]] = []
@@ -222,7 +222,7 @@ def _result(layout: Layout, question: Question, state: State, total: Total) -> R
         counts=("n", "of", "missing"),
         behind={"mean": "n", "sd": "n"},
         group=("variable", "group"),
-        shares={"percent": ("n", "of")},
+        shares={"percent": ("n", "of", 100.0)},
         derived=("of", "percent"),
         withheld=withheld,
     )

@@ -168,7 +168,7 @@ def _auroc_table(total: Total, question: Question) -> Table:
 
 
 def _calibration(total: Total, question: Question) -> Table:
-    """Bins merged until each holds enough cases and non-cases; rates to three decimals."""
+    """Bins merged until each holds enough cases and non-cases; the observed rate is that of the rounded counts."""
     p: Parameters = question.parameters
     rows: list[dict[str, object]] = []
     for place, name in enumerate(p.scores):
@@ -183,19 +183,18 @@ def _calibration(total: Total, question: Question) -> Table:
                     "bin_low": run.start / p.bins,
                     "bin_high": run.stop / p.bins,
                     "predicted": round(float(total["bin_predicted"][place][run].sum()) / n, 3),
-                    "observed": round(float(cases[run].sum()) / n, 3),
                     "n": int(n),
                     "cases": int(cases[run].sum()),
                 }
             )
-    schema = dict.fromkeys(("bin_low", "bin_high", "predicted", "observed"), pl.Float64)
+    schema = dict.fromkeys(("bin_low", "bin_high", "predicted"), pl.Float64)
     columns = {"score": pl.String, **schema, "n": pl.Int64, "cases": pl.Int64}
-    behind = {"observed": "cases", "predicted": "n"}
     return Table(
         pl.DataFrame(rows, schema=columns),
         counts=("n", "cases"),
-        behind=behind,
-        derived=("bin_low", "bin_high"),
+        behind={"predicted": "n"},
+        shares={"observed": ("cases", "n", 1.0)},
+        derived=("bin_low", "bin_high", "observed"),
     )
 
 

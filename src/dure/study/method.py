@@ -25,7 +25,9 @@ from dure.study.summary import Declaration, Summary, Total
 
 Law = Literal["lossless", "by_hospital", "approximate"]
 State = dict[str, Any]
-"""Plain data and arrays (`dure.study.packing`), kept in the hub's ledger after every round."""
+"""Plain data and arrays (`dure.study.packing`), kept in the hub's ledger after every round. What stands under
+the key HUB stays there: hospitals are told the rest, so exact totals belong under it."""
+HUB = "hub"
 Kept = dict[str, Any]
 """Plain data and arrays that stay at the hospital from round to round and never leave."""
 
@@ -159,7 +161,10 @@ def read_parameters(method: Method, values: Mapping[str, Any]) -> BaseModel:
 
 
 def source_hash(method: Method) -> str:
-    """`sha256:` of the source file that defines the method: a permit binds to it."""
-    module = sys.modules[type(method).__module__]
-    source = Path(inspect.getsourcefile(module) or "")
-    return "sha256:" + hashlib.sha256(source.read_bytes()).hexdigest()
+    """`sha256:` of the file that defines the method and of `dure.estimation`: what a permit binds to."""
+    files = [Path(inspect.getsourcefile(sys.modules[type(method).__module__]) or "")]
+    files += sorted((Path(__file__).parents[1] / "estimation").glob("*.py"))
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return "sha256:" + digest.hexdigest()

@@ -20,8 +20,8 @@ class Table:
 
     - `counts`: columns that count people; released rounded, small cells suppressed.
     - `behind`: column → count column: where the count is suppressed, the column's value goes too.
-    - `shares`: column → (count column, whole column); a percentage, filled in at release from rounded counts,
-      since an exact percentage would give the exact count away.
+    - `shares`: column → (count column, whole column, factor); a share (factor 1) or percentage (100), filled in
+      at release from rounded counts, since an exact share would give the exact count away.
     - `derived`: columns that restate others (a p-value beside its estimate); not counted as released numbers.
     - `group`: columns that name a group of rows whose counts add up to `whole`; a single suppressed cell of a
       group takes a second one with it (complementary suppression).
@@ -33,7 +33,7 @@ class Table:
     behind: Mapping[str, str] = field(default_factory=dict)
     group: tuple[str, ...] = ()
     derived: tuple[str, ...] = ()
-    shares: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    shares: Mapping[str, tuple[str, str, float]] = field(default_factory=dict)
     withheld: Mapping[tuple[int, str], str] = field(default_factory=dict)
 
 
@@ -121,7 +121,7 @@ def _read_table(raw: dict[str, Any]) -> Table:
         behind=raw["behind"],
         group=tuple(raw["group"]),
         derived=tuple(raw["derived"]),
-        shares={name: (pair[0], pair[1]) for name, pair in raw["shares"].items()},
+        shares={name: (pair[0], pair[1], pair[2]) for name, pair in raw["shares"].items()},
         withheld={(row, column): why for row, column, why in raw["withheld"]},
     )
 

@@ -21,8 +21,8 @@ class ArraySpec:
     """One array that a round will send, known before anybody's rows are read.
 
     - `kind`: `count` (int64; each cell is a number of people), `moment` (float64 sums), `weights` (learning).
-    - `people`: names of count arrays, of this round or an earlier one of the step, that broadcast to `shape`
-      and say how many people stand behind each cell: those with a non-zero contribution before centring.
+    - `people`: names of count arrays that broadcast to `shape` (of this round, or, for sums, of an earlier one
+      of the step) and say how many people stand behind each cell: those with a non-zero contribution before centring.
       Several names mean that each class needs its own minimum (cases and non-cases of an AUROC).
     - `whole`: name of a count array that broadcasts to `shape`; its difference from a cell is the cell's
       complement, which needs as many people as the cell.
@@ -31,6 +31,9 @@ class ArraySpec:
     - `opens_hospitals`: the total shows single hospitals although it is a sum (a `site` term).
     - `on_small`: a total with too few people in a cell refuses the step, or is suppressed cell by cell in the
       released table.
+    - `sides`: this array holds power sums (…, 4) of columns' deviations from their means, powers 0, 2, 3, 4. A
+      column that takes nearly two values is a count in disguise, however it is coded: its smaller side needs as
+      many people as a cell.
     - `labels`: what each cell along the last axis is called when a remedy has to name it.
     """
 
@@ -42,6 +45,7 @@ class ArraySpec:
     per_hospital: bool = False
     opens_hospitals: bool = False
     on_small: Literal["refuse", "suppress"] = "suppress"
+    sides: bool = False
     labels: tuple[str, ...] = ()
 
     @property

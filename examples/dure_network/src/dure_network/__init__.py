@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from dure.errors import NobodyLeft, NotAnOutcome, OneClass
 from dure.language import Words
-from dure.study.method import Example, Kept, Law, Question, State
+from dure.study.method import HUB, Example, Kept, Law, Question, State
 from dure.study.result import Result, Table
 from dure.study.rows import Column, Rows
 from dure.study.summary import ArraySpec, Declaration, Summary, Total
@@ -156,16 +156,17 @@ class Network:
                 raise NobodyLeft(columns=", ".join((parameters.outcome, *parameters.inputs)))
             if events in (0, n):
                 raise OneClass(outcome=parameters.outcome)
-            return {"phase": "spread", "n": n, "events": events, "centre": total["sum_x"] / n}
-        n = int(state["n"])
+            return {"phase": "spread", "centre": total["sum_x"] / n, HUB: {"n": n, "events": events, "loss": []}}
+        hub = state[HUB]
+        n = int(hub["n"])
         if state["phase"] == "spread":
             deviation = np.sqrt(total["squares"] / n)
             constant = deviation <= 1e-9 * (1 + np.abs(state["centre"]))  # what rounding leaves of no spread
             scale = np.where(constant, 1.0, deviation)
             first = _first_weights(parameters, len(scale))
             weights = {"hidden": first["hidden"], "head": first["head"]}
-            return {**state, "phase": "train", "scale": scale, **weights, "loss": []}
-        losses = [*state["loss"], float(total["loss"]) / n]
+            return {**state, "phase": "train", "scale": scale, **weights}
+        losses = [*hub["loss"], float(total["loss"]) / n]
         if state["phase"] == "measure":
             return _result(losses, question, state)
         return {
@@ -173,7 +174,7 @@ class Network:
             "phase": "measure" if len(losses) == parameters.rounds else "train",
             "hidden": state["hidden"] + total["hidden"] / n,
             "head": state["head"] + total["shared_head"] / n,
-            "loss": losses,
+            HUB: {**hub, "loss": losses},
         }
 
     def derives(self, question: Question) -> Mapping[str, Column]:
@@ -321,7 +322,7 @@ def _result(losses: list[float], question: Question, state: State) -> Result:
     return Result(
         method="network",
         tables={"training": Table(table, derived=("round",))},
-        facts={"n": state["n"], "events": state["events"], "rounds": question.parameters.rounds},
+        facts={"n": state[HUB]["n"], "events": state[HUB]["events"], "rounds": question.parameters.rounds},
         people_facts=("n", "events"),
         portable={name: state[name] for name in ("centre", "scale", "hidden", "head")},
     )
