@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from dure.demo import alliance as stage
 from dure.demo import comparison, oracle, telling
+from dure.hub import studies
 from dure.hub.runs import run_study
 from dure.language import Words
 from dure.report.html import page
@@ -84,6 +85,9 @@ def play(folder: Path, narrator: Narrator) -> tuple[Story, dict[str, Any]]:
             f"원자료에 대한 statsmodels와의 차이: 계수 {coefficients:.1e}, 표준오차 {errors:.1e}",
         )
     )
+    narrator.heading(Words("The board releases, the report is written", "심의위원회가 공개를 승인하고 보고서를 씁니다"))
+    studies.advance(alliance.store, study.hash, "release", "board")
+    narrator.line(Words("Released: rounded counts, no small cells", "공개: 수는 반올림, 작은 칸은 감춤"))
     with _timed(seconds, "report"):
         narrator.working(Words("writing the report", "보고서 작성"))
         told = telling.story(played)
