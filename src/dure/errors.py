@@ -189,8 +189,8 @@ class InvalidParameter(InputError):
     )
     why = Words("{problem}.", "{problem}.")
     remedy = Words(
-        "`dure methods {method}` says what it takes.",
-        "`dure methods {method}`가 받을 수 있는 값을 알려 줍니다.",
+        "Correct it: `dure methods {method}` (for simulate, help(dure.simulate)) says what it takes.",
+        "고치십시오. `dure methods {method}`(simulate는 help(dure.simulate))가 받을 수 있는 값을 알려 줍니다.",
     )
 
 

@@ -210,16 +210,23 @@ def try_table(
         raise Unanswered
 
 
-@app.command(help=_say("List the methods, or the parameters of one.", "방법 목록, 또는 한 방법의 매개변수."))
+@app.command(
+    help=_say(
+        "List the methods, the parameters of one, or the limits of the rules (`dure methods rules`).",
+        "방법 목록, 한 방법의 매개변수, 또는 규칙의 한도(`dure methods rules`).",
+    )
+)
 def methods(name: Annotated[str | None, typer.Argument(help=_say("a method", "방법 이름"))] = None) -> None:
+    from dure.guard.rules import Limits
     from dure.study.method import find_method, installed_methods
 
     known = installed_methods()
+    if name == "rules":
+        _parameters(Limits)
+        return
     for method in [find_method(name, known)] if name else known.values():
         console.print(Text.assemble((method.name, "bold green"), f"  {method.title.say()}: {method.about.say()}"))
-        for parameter, field in method.parameters.model_fields.items():
-            default = _say("required", "필수") if field.is_required() else f"= {field.default!r}"
-            console.print(Text.assemble("    ", (parameter, "bold"), f"  {default}  {_described(field)}"))
+        _parameters(method.parameters)
 
 
 @study_app.command(
@@ -228,7 +235,7 @@ def methods(name: Annotated[str | None, typer.Argument(help=_say("a method", "�
         "연구 문서를 읽고 해시, 또는 몇 행이 왜 틀렸는지 보입니다.",
     )
 )
-def check(document: Path) -> None:
+def check(document: Annotated[Path, typer.Argument(help=_say("a study (YAML)", "연구(YAML)"))]) -> None:
     from dure.federation.plan import plan_of
     from dure.study.method import installed_methods
     from dure.study.spec import read_study
@@ -246,7 +253,7 @@ def check(document: Path) -> None:
     )
 )
 def preview(
-    document: Path,
+    document: Annotated[Path, typer.Argument(help=_say("a study (YAML)", "연구(YAML)"))],
     hospitals: Annotated[int, typer.Option(min=1, help=_say("how many hospitals take part", "참여 병원 수"))] = 4,
 ) -> None:
     import polars as pl
@@ -279,7 +286,7 @@ def preview(
     )
 )
 def standardise(
-    plan: Path,
+    plan: Annotated[Path, typer.Argument(help=_say("a mapping plan (YAML)", "매핑 계획(YAML)"))],
     exports: Annotated[Path, typer.Option(help=_say("folder of the export", "내보내기 폴더"))],
     database: Annotated[Path, typer.Option(help=_say("database to write", "만들 데이터베이스"))],
     concepts: Annotated[Path | None, typer.Option(help=_say("CSV of local concepts", "자체 개념 CSV"))] = None,
@@ -318,7 +325,7 @@ def quality(
 @site_app.command(
     help=_say("Verify a hospital's audit log and count its entries.", "병원 감사 기록을 검증하고 항목을 셉니다.")
 )
-def audit(folder: Path) -> None:
+def audit(folder: Annotated[Path, typer.Argument(help=_say("the hospital's folder", "병원 폴더"))]) -> None:
     from dure.site.settings import Site
 
     site = Site(folder)
@@ -350,6 +357,12 @@ def _teller(narrator: Narrator) -> Any:
             )
 
     return tell
+
+
+def _parameters(model: Any) -> None:
+    for parameter, field in model.model_fields.items():
+        default = _say("required", "필수") if field.is_required() else f"= {field.default!r}"
+        console.print(Text.assemble("    ", (parameter, "bold"), f"  {default}  {_described(field)}"))
 
 
 def _described(field: Any) -> str:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import pandas as pd
 import polars as pl
+import pyarrow as pa
 
 from dure.errors import InvalidParameter
 from dure.language import Words
@@ -13,6 +15,8 @@ from dure.study.rows import Column, level_text
 
 MOST_LEVELS = 50
 """Numbers with at most this many distinct whole values can be used as C(column)."""
+MOST_TEXT_LEVELS = 200
+"""Text with more distinct values is no category."""
 
 
 def to_polars(frame: Any) -> pl.DataFrame:
@@ -23,9 +27,7 @@ def to_polars(frame: Any) -> pl.DataFrame:
         return frame.collect()
     module = type(frame).__module__.split(".")[0]
     if module == "pandas":
-        converted = pl.from_pandas(frame.reset_index(drop=True))
-        assert isinstance(converted, pl.DataFrame)
-        return converted
+        return pl.DataFrame({str(name): _from_pandas(frame[name]) for name in frame.columns})
     if module == "pyarrow":
         converted = pl.from_arrow(frame)
         assert isinstance(converted, pl.DataFrame)
@@ -39,11 +41,27 @@ def to_polars(frame: Any) -> pl.DataFrame:
     )
 
 
+def _from_pandas(series: Any) -> pl.Series:
+    """One pandas column; a Categorical keeps its order of levels, a column of mixed types becomes text."""
+    if isinstance(series.dtype, pd.CategoricalDtype):
+        levels = [str(level) for level in series.cat.categories]
+        texts = [None if code < 0 else levels[code] for code in series.cat.codes]
+        return pl.Series(texts, dtype=pl.Enum(levels))
+    try:
+        converted = pl.from_pandas(series.reset_index(drop=True))
+        assert isinstance(converted, pl.Series)
+        return converted
+    except (TypeError, ValueError, pl.exceptions.PolarsError, pa.ArrowException):
+        return pl.Series([None if missing else str(value) for value, missing in zip(series, series.isna())])
+
+
 def columns_of(frames: Mapping[str, pl.DataFrame]) -> dict[str, Column]:
     """Kinds and levels of every column, over all frames together.
 
-    Text and categories: their levels, sorted (a pandas Categorical or polars Enum keeps its own order).
-    Numbers that are only 0 and 1: flags. Other numbers: numbers, with levels where few and whole.
+    Text and categories: their levels, sorted (a pandas Categorical or polars Enum keeps its own order); none
+    where there are too many to be levels, since names of levels are shown and free text must not be.
+    Numbers that are only 0 and 1: flags. Other numbers: numbers, with levels where few and whole; so are columns
+    that are numbers in one frame and text in another, which is an error as soon as they are used.
     """
     names = dict.fromkeys(name for frame in frames.values() for name in frame.columns)
     return {name: _column([frame[name] for frame in frames.values() if name in frame.columns]) for name in names}
@@ -54,9 +72,13 @@ def _column(parts: list[pl.Series]) -> Column:
     if not known:
         return Column("number")
     numeric = all(part.dtype.is_numeric() or part.dtype == pl.Boolean for part in known)
+    if not numeric and any(part.dtype.is_numeric() for part in known):
+        return Column("number")
     if not numeric:
         declared = next((part.dtype.categories.to_list() for part in known if isinstance(part.dtype, pl.Enum)), None)
         texts = {str(value) for part in known for value in level_text(part.unique()).drop_nulls().to_list()}
+        if len(texts) > MOST_TEXT_LEVELS:
+            return Column("category")
         ordered = [level for level in declared or [] if level in texts]
         return Column("category", tuple(ordered + sorted(texts - set(ordered))))
     if any(part.head(1000).n_unique() > MOST_LEVELS + 2 for part in known):  # among them null and NaN
