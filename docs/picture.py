@@ -26,7 +26,12 @@ def main() -> None:
         picture.parent.mkdir(exist_ok=True)
         subprocess.run(
             ["chromium", *options.split(), "--disable-sync", "--no-first-run", "--hide-scrollbars"]
-            + [f"--user-data-dir={folder}/profile", f"--screenshot={picture}", "--window-size=1280,1830", page.as_uri()],
+            + [
+                f"--user-data-dir={folder}/profile",
+                f"--screenshot={picture}",
+                "--window-size=1280,1830",
+                page.as_uri(),
+            ],
             check=True,
             capture_output=True,
         )

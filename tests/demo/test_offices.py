@@ -125,9 +125,7 @@ def test_the_exports_are_dialects(built: dict[str, tuple[Path, Path, LoadReport]
     assert (folder["Switzerland"] / "Herzkatheter.xlsx").read_bytes().startswith(b"PK")
 
 
-def test_exports_are_the_same_on_every_run(
-    built: dict[str, tuple[Path, Path, LoadReport]], tmp_path: Path
-) -> None:
+def test_exports_are_the_same_on_every_run(built: dict[str, tuple[Path, Path, LoadReport]], tmp_path: Path) -> None:
     again = offices.write_exports(tmp_path)
     for hospital in ("Cleveland", "Hungary", "VA Long Beach"):
         file = offices.OFFICES[hospital].file

@@ -107,9 +107,7 @@ def hospital(tmp_path: Path) -> Hospital:
 
 def cohort(*criteria: dict[str, Any]) -> Cohort:
     entry = {"domain": "visit", "concepts": [VISIT]}
-    return Cohort.model_validate(
-        {"name": NAME, "entry": entry, "criteria": [{"name": NAME, **c} for c in criteria]}
-    )
+    return Cohort.model_validate({"name": NAME, "entry": entry, "criteria": [{"name": NAME, **c} for c in criteria]})
 
 
 def column(hospital: Hospital, variable: dict[str, Any], *criteria: dict[str, Any]) -> list[Any]:
@@ -148,9 +146,7 @@ def test_events_of_someone_who_is_no_person_here_are_nobody(hospital: Hospital) 
         ((1960, 5, 31), 64),
     ],
 )
-def test_age_counts_a_birthday_as_far_as_it_is_known(
-    hospital: Hospital, born: tuple[int, ...], age: int
-) -> None:
+def test_age_counts_a_birthday_as_far_as_it_is_known(hospital: Hospital, born: tuple[int, ...], age: int) -> None:
     hospital.person(1, born)
     hospital.visit(1)
     assert column(hospital, {"age": True}) == [age]
@@ -220,9 +216,7 @@ def test_a_range_keeps_its_ends(hospital: Hospital) -> None:
 
 
 def test_a_level_may_hold_several_concepts_and_an_undeclared_answer_is_missing(hospital: Hospital) -> None:
-    for person, answers in enumerate(
-        ([(0, 21)], [(0, 22)], [(0, 23)], [(0, 99), (-3, 21)], [(0, 0), (-3, 23)], [])
-    ):
+    for person, answers in enumerate(([(0, 21)], [(0, 22)], [(0, 23)], [(0, 99), (-3, 21)], [(0, 0), (-3, 23)], [])):
         hospital.person(person)
         hospital.visit(person)
         for days, value in answers:

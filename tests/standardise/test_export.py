@@ -30,9 +30,7 @@ def in_both_languages(error: DureError) -> None:
     dialect=st.sampled_from([("utf-8", ","), ("utf-8-sig", ";"), ("cp949", "\t"), ("utf-16", "|")]),
 )
 @example(rows=[("a,b", 'say "no"'), ("한글", ";")], dialect=("cp949", ","))
-def test_law_what_is_written_is_read(
-    tmp_path: Path, rows: list[tuple[str, str]], dialect: tuple[str, str]
-) -> None:
+def test_law_what_is_written_is_read(tmp_path: Path, rows: list[tuple[str, str]], dialect: tuple[str, str]) -> None:
     encoding, delimiter = dialect
     path = tmp_path / "export.csv"
     with path.open("w", encoding=encoding, newline="") as file:

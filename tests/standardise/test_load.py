@@ -219,9 +219,7 @@ def test_a_value_the_plan_cannot_read_stops_the_load_at_its_line(
     for language in ("en", "ko"):
         assert "'x'" in caught.value.text(language)
         assert "export.csv" in caught.value.text(language)
-        assert any(
-            line in caught.value.text(language) for line in (":4)", "Line 4 ", "4행")
-        )  # header: line 1
+        assert any(line in caught.value.text(language) for line in (":4)", "Line 4 ", "4행"))  # header: line 1
 
 
 def test_rows_without_a_readable_person_sex_age_or_date_stop_the_load(load: Loaded) -> None:
