@@ -21,20 +21,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         page = Path(folder) / "page.html"
         page.write_text(report.read_text(encoding="utf-8").replace("</head>", STYLE + "</head>"), encoding="utf-8")
-        options = "--headless --no-sandbox --disable-gpu --disable-background-networking --disable-component-update"
+        options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        options += ["--disable-component-update", "--disable-sync", "--no-first-run", "--hide-scrollbars"]
         picture = HERE / "images" / "report.png"
         picture.parent.mkdir(exist_ok=True)
-        subprocess.run(
-            ["chromium", *options.split(), "--disable-sync", "--no-first-run", "--hide-scrollbars"]
-            + [
-                f"--user-data-dir={folder}/profile",
-                f"--screenshot={picture}",
-                "--window-size=1280,1830",
-                page.as_uri(),
-            ],
-            check=True,
-            capture_output=True,
-        )
+        options += [f"--user-data-dir={folder}/profile", f"--screenshot={picture}", "--window-size=1280,1830"]
+        subprocess.run(["chromium", *options, page.as_uri()], check=True, capture_output=True)
     print(picture)
 
 

@@ -12,6 +12,7 @@
     │   └── OneClass · Separation · NotConverged · NothingVaries
     ├── Refused               a disclosure rule said no (rule name and remedy travel; cells and counts never do)
     ├── RunWaits              a run waits for a hospital's permission
+    ├── StepSkipped           a step uses one that has no result
     ├── PermitError           a permit is missing, expired, for another study, or not truly signed
     ├── LifecycleError        this step of a study's life is not open now, or not to this person
     └── SiteError             a hospital could not answer
@@ -423,6 +424,16 @@ class RunWaits(DureError):
     def __init__(self, step: str, hospitals: Iterable[str], grant: str) -> None:
         self.step, self.hospitals, self.grant = step, sorted(hospitals), grant
         super().__init__(step=step, hospitals=", ".join(self.hospitals), grant=grant)
+
+
+class StepSkipped(DureError):
+    what = Words("The step '{step}' was not run.", "'{step}' 단계는 실행하지 않았습니다.")
+    why = Words(
+        "It uses '{used}', which has no result: {reason}", "'{used}' 단계를 쓰는데 그 결과가 없습니다: {reason}"
+    )
+    remedy = Words(
+        "Once '{used}' has a result, run the study again.", "'{used}'에 결과가 생기면 연구를 다시 실행하십시오."
+    )
 
 
 class PermitError(DureError):

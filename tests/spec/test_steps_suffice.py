@@ -19,7 +19,7 @@ from pydantic import BaseModel
 from sklearn.metrics import roc_auc_score
 
 from dure.client.simulate import run_frames
-from dure.errors import NotEstimable, Refused, RunWaits
+from dure.errors import NotEstimable, RunWaits, StepSkipped
 from dure.federation.rounds import Outcome
 from dure.guard.rules import DEFAULT, OFF
 from dure.language import Words
@@ -293,10 +293,12 @@ def test_a_step_that_uses_a_failed_one_is_skipped_and_says_which_while_the_other
         "effect": "skipped",
         "people": "finished",
     }
-    for name in ("iptw", "effect"):
+    assert isinstance(outcomes["separated"].folds[None].error, NotEstimable)
+    for name, used in (("iptw", "separated"), ("effect", "iptw")):
         error = outcomes[name].folds[None].error
-        assert isinstance(error, NotEstimable)
-        assert "perfect" in str(error)
+        assert isinstance(error, StepSkipped)
+        assert f"'{used}'" in error.text("en")
+        assert f"'{used}'" in error.text("ko")
 
 
 def test_a_refused_step_is_not_built_upon() -> None:
@@ -316,7 +318,9 @@ def test_a_refused_step_is_not_built_upon() -> None:
         methods=METHODS,
     )
     assert [outcomes[name].status for name in ("propensity", "check")] == ["refused", "skipped"]
-    assert isinstance(outcomes["check"].folds[None].error, Refused)
+    error = outcomes["check"].folds[None].error
+    assert isinstance(error, StepSkipped)
+    assert "minimum_people" in error.text("en")
 
 
 def test_derived_columns_never_leave() -> None:

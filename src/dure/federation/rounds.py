@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
-from dure.errors import DureError, NotEstimable, PermitError, Refused, RunWaits, SiteError
+from dure.errors import DureError, NotEstimable, PermitError, Refused, RunWaits, SiteError, StepSkipped
 from dure.federation.answer import total_of
 from dure.federation.engine import Engine
 from dure.federation.messages import Ask, error_data, error_from
@@ -19,6 +19,7 @@ from dure.federation.sums import Left, Summing
 from dure.guard import gate
 from dure.guard.release import check_model, numbers, release
 from dure.guard.rules import Limits, refusal
+from dure.language import Words
 from dure.study.method import HUB
 from dure.study.packing import pack, unpack
 from dure.study.permit import Grant
@@ -116,7 +117,7 @@ class Run:
     def _step(self, step: Step) -> Outcome:
         blocked = [name for name in step.uses if self.outcomes[name].status not in ("finished",)]
         if blocked:
-            return Outcome(step.name, {None: Fold("skipped", error=self._blocking(blocked[0]))}, self.taking_part)
+            return Outcome(step.name, {None: Fold("skipped", error=self._skipped(step, blocked[0]))}, self.taking_part)
         left: list[Left] = []
         if step.scope == "each":
             folds = self._each(step, left)
@@ -126,8 +127,10 @@ class Run:
             folds = {None: self._fold(step, None, left)}
         return Outcome(step.name, folds, self.taking_part, tuple(left))
 
-    def _blocking(self, step: str) -> DureError | None:
-        return next((fold.error for fold in self.outcomes[step].folds.values() if fold.error), None)
+    def _skipped(self, step: Step, used: str) -> DureError:
+        cause = next((fold.error for fold in self.outcomes[used].folds.values() if fold.error), None)
+        reason = Words(cause.parts("en")[0], cause.parts("ko")[0]) if cause else Words("It has none.", "없습니다.")
+        return StepSkipped(step=step.name, used=used, reason=reason)
 
     def _all_but_one(self, step: Step, left: list[Left]) -> dict[str | None, Fold]:
         """Each fold's sum and the whole's differ by one hospital: each must have permitted differences."""
