@@ -28,7 +28,6 @@ NOT_THE_FIELDS = {
 }
 LONG = {
     "errors.py": "every error in one place, so that the tree can be read as one",
-    "methods/regression.py": "one method is one file: its parameters, rounds, ways out and table",
 }
 PARENTS = {"DureError", "InputError", "DataError", "NotEstimable", "SiteError"}
 """Classes of the tree that hold others together."""

@@ -6,6 +6,8 @@ import base64
 import hashlib
 import json
 import stat
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -256,3 +258,26 @@ def test_the_hash_of_a_method_is_its_own_and_stays_the_same() -> None:
     assert len(set(hashes)) == len(hashes)
     assert all(found.startswith("sha256:") and len(found) == 71 for found in hashes)
     assert hashes == [source_hash(method) for method in installed_methods().values()]
+
+
+def test_two_logs_on_one_file_follow_each_other(tmp_path: Path) -> None:
+    one, other = AuditLog(tmp_path / "audit.jsonl"), AuditLog(tmp_path / "audit.jsonl")
+    for number in range(6):
+        (one if number % 3 else other).append("asked", step=number)
+    assert AuditLog(tmp_path / "audit.jsonl").verify() == 6
+    assert [entry["step"] for entry in one.entries()] == list(range(6))
+
+
+def test_processes_that_write_at_once_lose_nothing(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from dure.guard.audit import AuditLog\n"
+        "log = AuditLog(Path(sys.argv[1]))\n"
+        "for number in range(40): log.append('asked', who=sys.argv[2], number_of_it=number)"
+    )
+    path = str(tmp_path / "audit.jsonl")
+    writers = [subprocess.Popen([sys.executable, "-c", code, path, who]) for who in "abc"]
+    assert [writer.wait(timeout=60) for writer in writers] == [0, 0, 0]
+    entries = list(AuditLog(tmp_path / "audit.jsonl").entries())
+    assert len(entries) == 120
+    for who in "abc":
+        assert [entry["number_of_it"] for entry in entries if entry["who"] == who] == list(range(40))

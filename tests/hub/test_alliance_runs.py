@@ -14,7 +14,7 @@ from dure.federation.messages import Answer
 from dure.federation.rounds import Outcome
 from dure.guard.rules import RULES
 from dure.hub import entry, studies
-from dure.hub.runs import run_study
+from dure.hub.runs import results, run_study
 from dure.study.packing import unpack
 
 THREE = ("Cleveland", "Hungary", "VA Long Beach")
@@ -346,3 +346,28 @@ def test_a_run_does_not_start_on_a_permit_that_has_run_out(
     with pytest.raises(PermitError, match="expired"):
         played.go()
     assert played.wire.asked == {}
+
+
+def test_results_are_read_again_from_the_ledger_without_asking_or_writing(stage: Any, tmp_path: Path) -> None:
+    played = Played(stage, tmp_path, stage.alliance(tmp_path, "attrition", "model"))
+    outcomes = played.go()
+    before, asked = stage.entries(played.alliance.store), len(played.wire.asked["Cleveland"])
+    again = results(played.alliance.store, played.alliance.study.hash, played.alliance.methods, name="run")
+    for name, outcome in outcomes.items():
+        first, second = outcome.folds[None].released, again[name].folds[None].released
+        assert first is not None
+        assert second is not None
+        assert {t: v.frame.to_dicts() for t, v in first.tables.items()} == {
+            t: v.frame.to_dicts() for t, v in second.tables.items()
+        }
+        assert again[name].left == outcome.left
+    assert stage.entries(played.alliance.store) == before
+    assert len(played.wire.asked["Cleveland"]) == asked
+
+
+def test_reading_results_of_a_run_that_never_was_starts_none(stage: Any, tmp_path: Path) -> None:
+    played = Played(stage, tmp_path, stage.alliance(tmp_path, "attrition"))
+    found = results(played.alliance.store, played.alliance.study.hash, played.alliance.methods, name="other")
+    assert found["attrition"].status == "waiting"
+    assert stage.entries(played.alliance.store) == {}
+    assert played.state() == "permitted"

@@ -5,15 +5,14 @@ Rounds: one of counts and means, then Newton steps on centred columns (5 to 8), 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
-from scipy import stats
 
 from dure.errors import (
     FormulaError,
@@ -25,14 +24,15 @@ from dure.errors import (
     OneClass,
     Separation,
 )
-from dure.estimation import newton
+from dure.estimation import newton, people
+from dure.estimation.coefficients import coefficient_table
 from dure.estimation.design import Design, design
 from dure.estimation.families import FAMILIES, Family, FamilyName
 from dure.estimation.formula import Factor, parse
 from dure.estimation.likelihood import ModelRows, sums_at
 from dure.language import Words
 from dure.study.method import HUB, Example, Kept, Law, Question, State
-from dure.study.result import Fitted, Result, Table
+from dure.study.result import Fitted, Result
 from dure.study.rows import Column, Rows
 from dure.study.summary import ArraySpec, Declaration, Kind, Summary, Total
 
@@ -149,7 +149,7 @@ class Regression:
         centred = rows.remember_latest(
             ("centred", model.key),
             np.asarray(state["centre"]).tobytes(),
-            lambda: _centre(data, state["centre"]),
+            lambda: replace(data, x=data.x - np.asarray(state["centre"])[:, None]),
         )
         sums = sums_at(family, centred, state["beta"], mean_outcome=mean, robust=state["phase"] == "robust")
         found: Summary = {
@@ -161,7 +161,7 @@ class Regression:
         if sums.meat is not None:
             found["meat"] = sums.meat
         if state["phase"] == "start":
-            found["powers"] = _powers(data.x, state["means"])
+            found["powers"] = people.powers(data.x, state["means"])
         return found, {}
 
     def conclude(self, total: Total, question: Question, state: State) -> State | Result:
@@ -299,43 +299,20 @@ def _outcome(rows: Rows, model: Model) -> NDArray[np.float64]:
 
 
 def _counts(rows: Rows, model: Model, data: ModelRows, keep: NDArray[np.bool_]) -> Summary:
-    people = data.x.shape[1]
+    present = data.x.shape[1]
     pairs = model.design.numeric_pairs()
     weights = data.weights
     found: Summary = {
-        "n": np.array(people, dtype=np.int64),
+        "n": np.array(present, dtype=np.int64),
         "cells": model.design.count_cells(rows, keep),
-        "pairs": _together(data.x, pairs),
+        "pairs": people.together(data.x, pairs),
         "sum_x": data.x.sum(axis=1) if weights is None else data.x @ weights,
         "sum_y": np.array(data.y.sum() if weights is None else data.y @ weights),
-        "sum_w": np.array(float(people) if weights is None else weights.sum()),
+        "sum_w": np.array(float(present) if weights is None else weights.sum()),
     }
     if model.parameters.family == "binomial":
         found["events"] = np.array((data.y == 1).sum(), dtype=np.int64)
     return found
-
-
-def _powers(x: NDArray[np.float64], means: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(p, 4) sums of powers 0, 2, 3 and 4 of each column's deviations from the pooled mean (`ArraySpec.sides`)."""
-    found = np.empty((len(x), 4))
-    for sums, row, mean in zip(found, x, means):
-        deviation = row - mean
-        square = deviation * deviation
-        sums[:] = len(row), square.sum(), square @ deviation, square @ square
-    return found
-
-
-def _together(x: NDArray[np.float64], pairs: Sequence[tuple[int, int]]) -> NDArray[np.int64]:
-    """(pairs,) people who are non-zero in both columns; most numbers have no zeros, and nothing is multiplied."""
-    people = x.shape[1]
-    single = np.array([np.count_nonzero(row != 0) for row in x])
-    both = np.minimum.outer(single, single)
-    partly = sorted({column for j, k in pairs if j != k and max(single[j], single[k]) < people for column in (j, k)})
-    if partly:
-        present = (x[partly] != 0).astype(np.float32)  # exact: counts per block of rows stay far below 2**24
-        blocks = (present[:, start : start + (1 << 20)] for start in range(0, people, 1 << 20))
-        both[np.ix_(partly, partly)] = sum((block @ block.T).astype(np.int64) for block in blocks)
-    return np.array([both[j, k] for j, k in pairs], dtype=np.int64)
 
 
 def _likelihood(value: float, family: Family, data: ModelRows) -> float:
@@ -343,10 +320,6 @@ def _likelihood(value: float, family: Family, data: ModelRows) -> float:
     if family.name != "gaussian":
         return float(np.nan_to_num(value))
     return 0.0 if data.weights is None else float(np.log(data.weights).sum() / 2)
-
-
-def _centre(data: ModelRows, centre: NDArray[np.float64]) -> ModelRows:
-    return ModelRows(data.x - centre[:, None], data.y, data.weights, data.offset)
 
 
 def _centres(total: Total, model: Model) -> State:
@@ -389,23 +362,7 @@ def _result(total: Total, model: Model, state: State) -> Result:
     likelihood = float(total["log_likelihood"])
     if gaussian:
         likelihood -= n / 2 * (np.log(2 * np.pi * deviance / n) + 1)
-    estimate = np.where(active, beta, np.nan)
-    error = np.where(active, np.sqrt(np.maximum(np.diag(covariance), 0.0)), np.nan)
-    with np.errstate(all="ignore"):
-        statistic = estimate / error
-    law = stats.t(freedom) if gaussian and freedom > 0 else stats.norm()
-    width = law.ppf(0.5 + model.parameters.level / 2) * error
-    table = pl.DataFrame(
-        {
-            "term": list(names),
-            "estimate": estimate,
-            "std_error": error,
-            "statistic": statistic,
-            "p_value": 2 * law.sf(np.abs(statistic)),
-            "ci_low": estimate - width,
-            "ci_high": estimate + width,
-        }
-    ).with_columns(pl.col(pl.Float64).fill_nan(None))
+    table = coefficient_table(names, beta, covariance, active, model.parameters.level, freedom if gaussian else None)
     dropped = [name for name, kept in zip(names, active) if not kept]
     notes = (
         Words(
@@ -416,7 +373,7 @@ def _result(total: Total, model: Model, state: State) -> Result:
     events = hub["events"]
     return Result(
         method="regression",
-        tables={"coefficients": Table(table, derived=("statistic", "p_value", "ci_low", "ci_high"))},
+        tables={"coefficients": table},
         facts={
             "n": n,
             "events": events,

@@ -72,7 +72,9 @@ def parse_document(text: str, model: type[Document], path: str = "<text>") -> Do
 
 
 def _invalid(error: ValidationError, node: Node | None, model: type[BaseModel], path: str) -> InvalidDocument:
-    first = error.errors()[0]
+    problems = error.errors()
+    # A misspelt key is both unknown and missing: its nearest name helps more.
+    first = next((item for item in problems if item["type"] == "extra_forbidden"), problems[0])
     location = [part for part in first["loc"] if not (isinstance(part, str) and part.startswith("function-"))]
     field = ".".join(str(part) for part in location) or "document"
     if first["type"] == "extra_forbidden":

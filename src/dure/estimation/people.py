@@ -1,0 +1,31 @@
+"""How many people stand behind the columns of a design: who is non-zero together, and how a column is spread."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def powers(x: NDArray[np.float64], means: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(p, 4) sums of powers 0, 2, 3 and 4 of each column's deviations from the pooled mean (`ArraySpec.sides`)."""
+    found = np.empty((len(x), 4))
+    for sums, row, mean in zip(found, x, means):
+        deviation = row - mean
+        square = deviation * deviation
+        sums[:] = len(row), square.sum(), square @ deviation, square @ square
+    return found
+
+
+def together(x: NDArray[np.float64], pairs: Sequence[tuple[int, int]]) -> NDArray[np.int64]:
+    """(pairs,) people who are non-zero in both columns; most numbers have no zeros, and nothing is multiplied."""
+    people = x.shape[1]
+    single = np.array([np.count_nonzero(row != 0) for row in x])
+    both = np.minimum.outer(single, single)
+    partly = sorted({column for j, k in pairs if j != k and max(single[j], single[k]) < people for column in (j, k)})
+    if partly:
+        present = (x[partly] != 0).astype(np.float32)  # exact: counts per block of rows stay far below 2**24
+        blocks = (present[:, start : start + (1 << 20)] for start in range(0, people, 1 << 20))
+        both[np.ix_(partly, partly)] = sum((block @ block.T).astype(np.int64) for block in blocks)
+    return np.array([both[j, k] for j, k in pairs], dtype=np.int64)
