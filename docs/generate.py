@@ -89,8 +89,8 @@ NOT_YET: tuple[tuple[str, str, str], ...] = (
     (
         "two approvals",
         "Two people approve a release.",
-        "The life-cycle has one step `release` by the board, and no command or page performs it yet. Release rules "
-        "run as soon as a step is finished.",
+        "The life-cycle has one step `release` by one board; the demonstration performs it. Release rules run by "
+        "themselves as soon as a step is finished.",
     ),
     (
         "membership test for model weights",
@@ -107,8 +107,8 @@ NOT_YET: tuple[tuple[str, str, str], ...] = (
     (
         "people behind a single statistic",
         "Every released number has enough people behind it.",
-        "Tables declare who stands behind a column; single facts do not. The log-rank statistic is released even where "
-        "one of its groups holds a single person, whose time it then gives away; so are medians.",
+        "Tables declare who stands behind a column; single facts do not. `survival` asks for enough people and events "
+        "in each group before it compares them; another package's method has to be as careful.",
     ),
     (
         "quantiles",
@@ -116,10 +116,16 @@ NOT_YET: tuple[tuple[str, str, str], ...] = (
         "No method computes quantiles, minima or maxima, and no rule watches for them in other methods.",
     ),
     (
-        "a hospital's tighter limits on totals",
-        "A hospital may tighten any limit.",
-        "Its own limits hold for what it checks itself (cohort, hospitals, per-hospital numbers, answers made inside "
-        "it). Totals and released tables are checked at the hub with the alliance's limits.",
+        "people behind a difference of columns",
+        "A dummy of three people never yields a released model.",
+        "Found in any single column, however it is coded (counts, or the spread of nearly two values). Not found in the "
+        "difference of two columns, nor where few zeros stand in a product with a number.",
+    ),
+    (
+        "complete cases of formulas",
+        "Analyses that differ by fewer than 10 people are refused.",
+        "A formula that is undefined for a few people (`log(5 - x)`) leaves them out, and nothing compares it with the "
+        "same formula without that term.",
     ),
 )
 
