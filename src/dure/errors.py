@@ -190,8 +190,8 @@ class InvalidParameter(InputError):
     )
     why = Words("{problem}.", "{problem}.")
     remedy = Words(
-        "Correct it: `dure methods {method}` (for simulate, help(dure.simulate)) says what it takes.",
-        "고치십시오. `dure methods {method}`(simulate는 help(dure.simulate))가 받을 수 있는 값을 알려 줍니다.",
+        "Correct it: `dure methods`, `dure --help` or, in Python, help(dure.simulate) say what it takes.",
+        "고치십시오. `dure methods`, `dure --help`, 파이썬에서는 help(dure.simulate)가 받을 수 있는 값을 알려 줍니다.",
     )
 
 

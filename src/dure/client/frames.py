@@ -27,6 +27,12 @@ def to_polars(frame: Any) -> pl.DataFrame:
         return frame.collect()
     module = type(frame).__module__.split(".")[0]
     if module == "pandas":
+        twice = sorted({str(name) for name in frame.columns[frame.columns.duplicated()]})
+        if twice:
+            problem = Words(
+                f"Two columns are called {', '.join(twice)}", f"이름이 같은 열이 있습니다: {', '.join(twice)}"
+            )
+            raise InvalidParameter(method="simulate", parameter="sites", problem=problem)
         return pl.DataFrame({str(name): _from_pandas(frame[name]) for name in frame.columns})
     if module == "pyarrow":
         converted = pl.from_arrow(frame)

@@ -60,6 +60,10 @@ def simulate(
     overrides of `dure.guard.rules.Limits`; `per_hospital: True` and `difference: True` add permissions.
     A site that may not answer (a cohort too small) is left out, with a warning. Raises DureError.
     """
+    if not isinstance(method, str):
+        raise _unusable("method", "It has to be a method's name", "방법의 이름이어야 합니다")
+    if not isinstance(parameters, Mapping | None):
+        raise _unusable("parameters", "They have to be a dict of name → value", "이름 → 값의 dict여야 합니다")
     limits, grants = _rules(rules)
     outcome, run = run_frames(
         sites,
@@ -106,11 +110,18 @@ def run_frames(
     few hospitals and differences need the grant said aloud.
     """
     if engine != "local":
-        problem = Words(f"'{engine}' is not an engine here", f"'{engine}' 엔진은 여기 없습니다")
-        raise InvalidParameter(method="simulate", parameter="engine", problem=problem)
+        raise _unusable("engine", f"'{engine}' is not an engine here", f"'{engine}' 엔진은 여기 없습니다")
+    if not isinstance(sites, Mapping):
+        raise _unusable("sites", "It is not a dict of hospital → table", "병원 → 표의 dict가 아닙니다")
     if not sites:
         raise NotEnoughHospitals(named=0, needed=1)
     frames = {str(name): to_polars(frame) for name, frame in sites.items()}
+    if any("site" in frame.columns for frame in frames.values()):
+        raise _unusable(
+            "sites",
+            "A column is called 'site', which is the hospital's name; call it something else",
+            "'site'라는 열이 있으나 이는 병원 이름입니다. 다른 이름으로 바꾸십시오",
+        )
     hospitals = tuple(frames)
     known_methods = methods if methods is not None else installed_methods()
     plan = Plan("simulation", steps, columns or columns_of(frames), known_methods, minimum_people=limits.minimum_people)
@@ -153,10 +164,17 @@ def _rules(rules: Rules) -> tuple[Limits, frozenset[Grant]]:
     if rules == "off":
         return OFF, every
     if not isinstance(rules, Mapping):
-        problem = Words('It is "default", "off", or a dict of limits', '"default", "off", 또는 한도의 dict여야 합니다')
-        raise InvalidParameter(method="simulate", parameter="rules", problem=problem)
+        raise _unusable(
+            "rules",
+            'It has to be "default", "off", or a dict of limits',
+            '"default", "off", 또는 한도의 dict여야 합니다',
+        )
     asked: frozenset[Grant] = frozenset(grant for grant in every if rules.get(grant))
     return with_overrides({name: value for name, value in rules.items() if name not in every}), asked
+
+
+def _unusable(parameter: str, en: str, ko: str) -> InvalidParameter:
+    return InvalidParameter(method="simulate", parameter=parameter, problem=Words(en, ko))
 
 
 def _desk(name: str, frame: pl.DataFrame, plan: Plan, limits: Limits, grants: frozenset[Grant]) -> Desk:

@@ -1,8 +1,9 @@
 """Kaplan–Meier curves and the log-rank test on a declared time grid, from counts of people who leave.
 
 Times are moved up to the next grid point (a death in an interval counts at its end, before censoring there).
-Curves (Kaplan & Meier 1958; Greenwood's variance, log-minus-log intervals) are shown on intervals widened
-until enough events stand behind each step; the log-rank statistic (Mantel 1966) uses the declared grid.
+Curves (Kaplan & Meier 1958; Greenwood's variance, log-minus-log intervals) are computed on the declared grid and shown
+at the ends of intervals widened until enough events stand behind each step; medians and the log-rank statistic
+(Mantel 1966) have the declared grid's resolution.
 """
 
 from __future__ import annotations
@@ -153,13 +154,13 @@ class Survival(DerivesNothing):
                 ),
             )
         curve = Table(
-            pl.concat(curves),
+            pl.concat([frame for frame, _ in curves]),
             counts=("at_risk", "events"),
             behind=dict.fromkeys(("survival", "std_error", "ci_low", "ci_high"), "events"),
             derived=("time", "ci_low", "ci_high"),
         )
         medians = pl.DataFrame(
-            {"group": list(names), "median": [_median(frame, question.minimum_people) for frame in curves]},
+            {"group": list(names), "median": [median for _, median in curves]},
             schema_overrides={"median": pl.Float64},
         )
         return Result(
@@ -205,33 +206,39 @@ def _at_risk(events: Counts, censored: Counts) -> Counts:
     return np.asarray(np.cumsum(leaving[..., ::-1], axis=-1)[..., ::-1][..., :-1])
 
 
-def _curve(name: str, events: Counts, censored: Counts, p: Parameters, minimum: int) -> pl.DataFrame:
+def _curve(
+    name: str, events: Counts, censored: Counts, p: Parameters, minimum: int
+) -> tuple[pl.DataFrame, float | None]:
+    """The curve on the declared grid, shown at the ends of intervals with enough events; and its median, the first
+    grid point at which survival is at most one half."""
     points = p.points()
-    runs = merge_until(events[None, :], minimum)
-    d = np.array([events[run].sum() for run in runs])
-    n = _at_risk(events, censored)[[run.start for run in runs]]
+    n = _at_risk(events, censored)
     with np.errstate(invalid="ignore", divide="ignore"):
-        survival = np.cumprod(np.where(n > 0, 1 - d / n, 1.0))
-        terms = np.where((n > 0) & (n > d), d / (n * (n - d)), 0.0)
-        terms = np.where((n == d) & (d > 0), np.inf, terms)
+        survival = np.cumprod(np.where(n > 0, 1 - events / n, 1.0))
+        terms = np.where((n > 0) & (n > events), events / (n * (n - events)), 0.0)
+        terms = np.where((n == events) & (events > 0), np.inf, terms)
         variance = np.cumsum(terms)
         error = np.where(survival > 0, survival * np.sqrt(variance), 0.0)
         spread = stats.norm.ppf(0.5 + p.level / 2) * np.sqrt(variance) / np.log(survival)
         inside = (survival > 0) & (survival < 1)
         low = np.where(inside, survival ** np.exp(-spread), np.nan)
         high = np.where(inside, survival ** np.exp(spread), np.nan)
-    return pl.DataFrame(
+    runs = merge_until(events[None, :], minimum)
+    ends = [run.stop - 1 for run in runs]
+    frame = pl.DataFrame(
         {
             "group": [name] * len(runs),
-            "time": [float(points[run.stop - 1]) for run in runs],
-            "at_risk": n.astype(np.int64),
-            "events": d.astype(np.int64),
-            "survival": survival,
-            "std_error": error,
-            "ci_low": np.minimum(low, high),
-            "ci_high": np.maximum(low, high),
+            "time": points[ends],
+            "at_risk": n[[run.start for run in runs]].astype(np.int64),
+            "events": np.array([events[run].sum() for run in runs], dtype=np.int64),
+            "survival": survival[ends],
+            "std_error": error[ends],
+            "ci_low": np.minimum(low, high)[ends],
+            "ci_high": np.maximum(low, high)[ends],
         }
     ).with_columns(pl.col(pl.Float64).fill_nan(None))
+    reached = np.flatnonzero((survival <= 0.5) & (np.cumsum(events) >= minimum))
+    return frame, float(points[reached[0]]) if len(reached) else None
 
 
 def _log_rank(events: Counts, censored: Counts) -> dict[str, Fact]:
@@ -250,12 +257,6 @@ def _log_rank(events: Counts, censored: Counts) -> dict[str, Fact]:
     freedom = int(np.linalg.matrix_rank(variance[kept, kept]))
     p_value = float(stats.chi2.sf(chi2, freedom)) if freedom else None
     return {"log_rank_chi2": chi2, "log_rank_df": freedom, "log_rank_p": p_value}
-
-
-def _median(curve: pl.DataFrame, minimum: int) -> float | None:
-    """The first time of the shown curve at which survival is at most one half."""
-    reached = curve.filter((pl.col("survival") <= 0.5) & (pl.col("events") >= minimum))
-    return float(reached["time"][0]) if reached.height else None
 
 
 method = Survival()

@@ -46,6 +46,12 @@ class Event(Strict):
     value: Range | None = None
     unit: int | None = None
 
+    @model_validator(mode="after")
+    def _forwards(self) -> Event:
+        if self.days and self.days[0] > self.days[1]:
+            raise ValueError("`days` runs from the earlier to the later day, e.g. [-30, 0]")
+        return self
+
 
 class Criterion(Strict):
     """One line of the attrition table. Exactly one of age (years at index), sex (concepts) or event is set."""
