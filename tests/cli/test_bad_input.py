@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import openpyxl
 import polars as pl
 import pytest
 
@@ -151,6 +152,38 @@ def one_hospital(folder: Path) -> list[object]:
     return ["--hospital", "clinic", "--outcome", "dead"]
 
 
+def an_excel_file(folder: Path) -> list[object]:
+    people().write_csv(folder / "t.csv")
+    workbook = openpyxl.Workbook()
+    workbook.save(folder / "t.csv")
+    return ["--hospital", "clinic", "--outcome", "dead"]
+
+
+def two_columns_of_one_name(folder: Path) -> list[object]:
+    text = people().write_csv()
+    header, rest = text.split("\n", 1)
+    lines = [line + ",1" for line in rest.splitlines()]
+    (folder / "t.csv").write_text("\n".join([header + ",age", *lines]), encoding="utf-8")
+    return ["--hospital", "clinic", "--outcome", "dead"]
+
+
+def a_nine_among_zeros_and_ones(folder: Path) -> list[object]:
+    frame = people().with_row_index("line")
+    frame = frame.with_columns(pl.when(pl.col("line") == 3).then(9).otherwise(pl.col("dead")).alias("dead"))
+    frame.drop("line").write_csv(folder / "t.csv")
+    return ["--hospital", "clinic", "--outcome", "dead"]
+
+
+def one_column_in_two_roles(folder: Path) -> list[object]:
+    people().write_csv(folder / "t.csv")
+    return ["--hospital", "clinic", "--outcome", "clinic"]
+
+
+def a_group_without_time(folder: Path) -> list[object]:
+    people().write_csv(folder / "t.csv")
+    return ["--hospital", "clinic", "--outcome", "dead", "--group", "sex"]
+
+
 def only_a_header(folder: Path) -> list[object]:
     people().head(0).write_csv(folder / "t.csv")
     return ["--hospital", "clinic", "--outcome", "dead"]
@@ -183,10 +216,15 @@ TABLES = [
     (everybody_alike, "one-class", "'dead'"),
     (names_as_outcome, "not-an-outcome", "'name'"),
     (two_hospitals, "refused", "'minimum_hospitals'"),
-    (one_hospital, "not-enough-hospitals", "3"),
+    (one_hospital, "not-enough-hospitals", "2"),
     (only_a_header, "empty-export", "t.csv"),
     (nothing_at_all, "empty-export", "t.csv"),
     (lines_of_different_length, "invalid-document", "t.csv"),
+    (an_excel_file, "invalid-document", "t.csv"),
+    (two_columns_of_one_name, "invalid-document", "age"),
+    (a_nine_among_zeros_and_ones, "not-an-outcome", "'dead'"),
+    (one_column_in_two_roles, "invalid-parameter", "'clinic'"),
+    (a_group_without_time, "invalid-parameter", "'group'"),
     (a_hospital_without_a_name, NotACount.code(), "'clinic'"),
 ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import numpy as np
 import polars as pl
 import pytest
 import statsmodels.api as sm
+from lifelines import KaplanMeierFitter
 
 from dure.cli.commands import run
 from dure.study.method import installed_methods
@@ -133,7 +135,7 @@ def test_try_fits_a_yes_or_no_outcome_as_statsmodels_does(dure: Command, table: 
     estimate, error = numbers_of(said.split("coefficients")[1], "sex[T.m]")
     assert estimate == pytest.approx(fit.params[2], rel=1e-3)
     assert error == pytest.approx(fit.bse[2], rel=1e-3)
-    assert all(name in said for name in (*columns, "validation", "auroc", "calibration"))
+    assert all(name in said for name in (*columns, "Validation", "auroc", "calibration", "the event is dead = 1"))
     for hospital in ("Hanbit", "Saessak", "Onnuri"):
         assert f"Left {hospital}:" in said
 
@@ -155,9 +157,62 @@ def test_try_fits_a_number_as_statsmodels_does(dure: Command, table: Path) -> No
 def test_try_with_time_is_survival(dure: Command, table: Path) -> None:
     code, said = dure("try", table, "--hospital", "clinic", "--outcome", "dead", "--time", "days", "--group", "sex")
     assert code == 0
-    assert "survival · curve" in said
+    assert "Survival · curve" in said
     assert "at_risk" in said
     assert "coefficients" not in said
+
+
+def test_try_shows_curves_and_medians_as_lifelines_does_on_a_round_grid(dure: Command, table: Path) -> None:
+    _, said = dure("try", table, "--hospital", "clinic", "--outcome", "dead", "--time", "days")
+    grid = re.search(r"\(width, end: ([\d.]+), ([\d.]+)\)", said)
+    assert grid is not None
+    width, end = float(grid[1]), float(grid[2])
+    frame = pl.read_csv(table)
+    assert end < frame["days"].max()  # the longest follow-up is one person's
+    times = np.ceil(frame["days"].to_numpy() / width * (1 - 1e-12)) * width
+    times, events = np.minimum(times, end + width), frame["dead"].to_numpy() * (times <= end)
+    fit = KaplanMeierFitter().fit(times, events)
+    shown = said.split("Survival · curve")[1].split("Survival · medians")[0]
+    rows = re.findall(r"all ([\d.]+) \d+ \d+ (0\.\d+)", shown)
+    assert len(rows) > 5
+    for time, survival in rows:
+        assert float(survival) == pytest.approx(float(fit.predict(float(time))), abs=2e-4)
+    median = re.search(r"medians .*?all ([\d.]+)", said)
+    assert median is not None
+    assert float(median[1]) == pytest.approx(fit.median_survival_time_)
+
+
+def test_try_takes_the_word_that_says_something_happened_for_the_event(dure: Command, tmp_path: Path) -> None:
+    random, n = np.random.default_rng(5), 300
+    died = random.random(n) < 0.4
+    frame = pl.DataFrame(
+        {
+            "clinic": [f"H{i % 3}" for i in range(n)],
+            "mass[kg/m2]": np.where(died, 28.0, 24.0) + random.normal(0, 3, n),
+            "status": np.where(died, "사망", "생존"),
+        }
+    )
+    frame.write_csv(tmp_path / "t.csv", separator=";", decimal_comma=True)
+    code, said = dure("try", tmp_path / "t.csv", "--hospital", "clinic", "--outcome", "status")
+    assert code == 0
+    assert "status = 사망" in said
+    assert "mass[kg/m2]" in said  # square brackets are no markup
+    assert numbers_of(said.split("coefficients")[1], "`mass[kg/m2]`" if "`mass" in said else "mass[kg/m2]")[0] > 0
+    _, turned = dure("try", tmp_path / "t.csv", "--hospital", "clinic", "--outcome", "status", "--event", "생존")
+    assert "status = 생존" in turned
+
+
+def test_try_names_the_line_that_has_too_few_fields(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "t.csv").write_text("clinic,age,dead\nA,1,0\nB,2\nC,3,1\n", encoding="utf-8")
+    assert run(["try", str(tmp_path / "t.csv"), "--hospital", "clinic", "--outcome", "dead"]) == 1
+    assert "line 3" in " ".join(capsys.readouterr().err.split())
+
+
+def test_try_speaks_korean_in_its_tables(dure: Command, table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DURE_LANGUAGE", "ko")
+    _, said = dure("try", table, "--hospital", "clinic", "--outcome", "dead")
+    assert all(word in said for word in ("변수", "수준", "결측", "표준오차", "회귀분석", "사건은 dead = 1"))
+    assert "reason" not in said
 
 
 def test_try_leaves_the_folder_as_it_was(dure: Command, table: Path) -> None:

@@ -151,19 +151,25 @@ def try_table(
     terms: Annotated[
         str, typer.Option(help=_say("only these columns, separated by commas", "이 열들만, 쉼표로 나눔"))
     ] = "",
+    event: Annotated[
+        str | None, typer.Option(help=_say("the outcome's value that is the event", "사건으로 볼 결과 값"))
+    ] = None,
     encoding: Annotated[str, typer.Option(help=_say("encoding of the file", "파일 인코딩"))] = "utf-8",
     rules: Annotated[
         Literal["default", "off"],
         typer.Option(help=_say("disclosure rules; off only for your own data", "공개 규칙. off는 자기 자료에만")),
     ] = "default",
 ) -> None:
-    from dure.client.own_table import own_table, play, read_table
+    from dure.client.own_table import own_table, play
+    from dure.client.table_file import read_table
     from dure.guard.rules import DEFAULT, OFF
 
     frame = read_table(table, encoding)
     chosen = [name.strip() for name in terms.split(",") if name.strip()]
-    prepared = own_table(frame, hospital, outcome, time_column, group, chosen)
+    prepared = own_table(frame, hospital, outcome, time_column, group, chosen, event)
     console.print(Text(_say("Hospitals: ", "병원: ") + ", ".join(prepared.sites), style="bold"))
+    for words in prepared.notes:
+        console.print(Text(f"  {words.say()}"))
     for words in prepared.remarks:
         show_remark(words)
     with Narrator() as narrator:
@@ -180,11 +186,9 @@ def try_table(
                 failed.append(fold.error)
             continue
         for name, released in fold.released.tables.items():
-            language = reader_language()
-            frame = released.frame.select(
-                [c for c in released.frame.columns if (c.endswith("_ko")) <= (language == "ko")]
+            show_table(
+                f"{run_.plan.method(run_.plan.step(step)).title.say()} · {name}", released.frame, released.withheld
             )
-            show_table(f"{step} · {name}", frame, released.withheld)
         for note in fold.released.notes:
             show_remark(note)
             unanswered = True
@@ -200,7 +204,7 @@ def try_table(
                 style="dim",
             )
         )
-    for error in failed:
+    for error in {error.text(): error for error in failed}.values():
         show_error(error)
     if failed and not terms:
         console.print(_say("Choose columns with --terms a,b,c.", "--terms a,b,c로 열을 고를 수 있습니다."))

@@ -13,10 +13,11 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from dure.errors import DureError
-from dure.language import Words
+from dure.language import Words, reader_language
 
-console = Console(highlight=False)
-errors = Console(stderr=True, highlight=False)
+# No markup: a column may be called "pressure[mmHg]".
+console = Console(highlight=False, markup=False)
+errors = Console(stderr=True, highlight=False, markup=False)
 
 
 def show_error(error: DureError) -> None:
@@ -31,15 +32,76 @@ def show_remark(words: Words) -> None:
 
 
 def show_table(title: str, frame: pl.DataFrame, withheld: Mapping[tuple[int, str], str]) -> None:
-    """A released table: numbers right-aligned, suppressed cells with their reason."""
-    table = RichTable(title=title, title_justify="left", title_style="bold", header_style="dim", box=None)
-    for name, dtype in frame.schema.items():
-        table.add_column(name, justify="right" if dtype.is_numeric() else "left", overflow="fold")
-    for place, row in enumerate(frame.rows()):
-        cells = [withheld.get((place, name), _shown(value)) for name, value in zip(frame.columns, row)]
-        table.add_row(*cells)
+    """A released table: numbers right-aligned, suppressed cells with their reason; a column `x_ko` is the Korean
+    twin of `x`."""
+    korean = reader_language() == "ko"
+    twins = {name for name in frame.columns if f"{name}_ko" in frame.columns}
+    shown = [
+        name
+        for name in frame.columns
+        if not (name in twins if korean else name.removesuffix("_ko") in twins and name.endswith("_ko"))
+    ]
+    table = RichTable(title=Text(title), title_justify="left", title_style="bold", header_style="dim", box=None)
+    for name in shown:
+        heading = HEADINGS.get(name.removesuffix("_ko"))
+        numeric = frame.schema[name].is_numeric()
+        table.add_column(
+            Text(heading.say() if heading else name), justify="right" if numeric else "left", overflow="fold"
+        )
+    for place, row in enumerate(frame.select(shown).rows()):
+        table.add_row(*(Text(withheld.get((place, name), _shown(value))) for name, value in zip(shown, row)))
     console.print(table)
     console.print()
+
+
+HEADINGS = {
+    "variable": Words("variable", "변수"),
+    "level": Words("level", "수준"),
+    "group": Words("group", "집단"),
+    "n": Words("n", "사람 수"),
+    "of": Words("of", "전체"),
+    "missing": Words("missing", "결측"),
+    "mean": Words("mean", "평균"),
+    "sd": Words("sd", "표준편차"),
+    "percent": Words("percent", "%"),
+    "smd": Words("smd", "표준화 차이"),
+    "term": Words("term", "항"),
+    "estimate": Words("estimate", "계수"),
+    "std_error": Words("std_error", "표준오차"),
+    "statistic": Words("statistic", "통계량"),
+    "p_value": Words("p_value", "p값"),
+    "ci_low": Words("ci_low", "신뢰하한"),
+    "ci_high": Words("ci_high", "신뢰상한"),
+    "score": Words("score", "점수"),
+    "hospital": Words("hospital", "병원"),
+    "auroc": Words("auroc", "AUROC"),
+    "reason": Words("reason", "이유"),
+    "bin_low": Words("from", "구간 시작"),
+    "bin_high": Words("to", "구간 끝"),
+    "predicted": Words("predicted", "예측"),
+    "observed": Words("observed", "관찰"),
+    "cases": Words("cases", "환자"),
+    "events": Words("events", "사건"),
+    "brier": Words("brier", "브라이어 점수"),
+    "mean_predicted": Words("mean_predicted", "평균 예측"),
+    "time": Words("time", "시간"),
+    "at_risk": Words("at_risk", "위험집단"),
+    "survival": Words("survival", "생존율"),
+    "median": Words("median", "중앙값"),
+    "criterion": Words("criterion", "기준"),
+    "persons": Words("persons", "사람 수"),
+    "step": Words("step", "단계"),
+    "method": Words("method", "방법"),
+    "array": Words("array", "배열"),
+    "shape": Words("shape", "모양"),
+    "kind": Words("kind", "종류"),
+    "per hospital": Words("per hospital", "병원별"),
+    "name": Words("name", "이름"),
+    "says": Words("says", "내용"),
+    "subject": Words("subject", "대상"),
+    "count": Words("count", "수"),
+    "status": Words("status", "상태"),
+}
 
 
 def _shown(value: object) -> str:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import polars as pl
 
 from dure.client.frames import columns_of
 from dure.client.simulate import run_frames
 from dure.errors import (
-    EmptyExport,
-    InvalidDocument,
+    InvalidParameter,
     NotACount,
     NotAnOutcome,
     NotEnoughHospitals,
@@ -24,52 +23,33 @@ from dure.errors import (
 from dure.federation.rounds import Outcome, Progress, Run
 from dure.guard.rules import DEFAULT, Limits
 from dure.language import Words
-from dure.study.document import read_text
 from dure.study.permit import Grant
 from dure.study.rows import Column
 from dure.study.spec import Step
 
-MISSING = ["", "NA", "N/A", "NaN", "nan", "NULL", "null", "None", ".", "결측", "미상"]
+NOT_EVENTS = {"no", "n", "false", "alive", "negative", "absent", "none", "normal", "censored"} | {
+    *("아니오", "아니요", "무", "없음", "생존", "음성", "정상", "중도절단")
+}
+"""Of two words, these say that nothing happened."""
 MOST_LEVELS = 12
 MOST_MISSING = 0.5
+MOSTLY = 0.95
+"""Share of rows in two values from which a third is taken for a mistake."""
 
 
 @dataclass(frozen=True)
 class OwnTable:
     """A table ready to be asked: frames by hospital, the steps, and what a reader has to know.
 
-    `remarks`: columns left out and hospitals that cannot answer everything, each with its reason.
+    `notes` say how the table was read; `remarks` say what cannot be answered and why (a constant column, a
+    hospital of one class).
     """
 
     sites: dict[str, pl.DataFrame]
     columns: dict[str, Column]
     steps: tuple[Step, ...]
+    notes: tuple[Words, ...] = ()
     remarks: tuple[Words, ...] = ()
-    facts: Mapping[str, str] = field(default_factory=dict)
-
-
-def read_table(path: Path, encoding: str = "utf-8") -> pl.DataFrame:
-    """A CSV file with a header; comma, semicolon or tab. Raises FileMissing, WrongEncoding, EmptyExport,
-    InvalidDocument."""
-    text = read_text(path, encoding)
-    header = text.split("\n", 1)[0]
-    separator = max(",;\t", key=header.count)
-    try:
-        frame = pl.read_csv(
-            io.BytesIO(text.encode()), separator=separator, null_values=MISSING, infer_schema_length=None
-        )
-    except pl.exceptions.NoDataError:
-        raise EmptyExport(path=path) from None
-    except pl.exceptions.PolarsError as error:
-        problem = Words("Its lines do not all have the same columns", "행마다 열의 수가 다릅니다")
-        hint = Words(
-            "Export it again with quotation marks around text that holds the separator.",
-            "구분자가 든 글자를 따옴표로 묶어 다시 내보내십시오.",
-        )
-        raise InvalidDocument(path=path, line=1, field="table", problem=problem, hint=hint) from error
-    if frame.height == 0:
-        raise EmptyExport(path=path)
-    return frame
 
 
 def own_table(
@@ -79,33 +59,63 @@ def own_table(
     time: str | None = None,
     group: str | None = None,
     terms: Sequence[str] = (),
+    event: str | None = None,
 ) -> OwnTable:
     """Questions for a table: who they are, a model of the outcome (or survival with `time`), and how well it
-    predicts in each hospital. `terms`: only these columns; without it, every column that can serve. Raises
-    DureError for columns that cannot be what they are said to be."""
-    for name in (hospital, outcome, time, group, *terms):
-        if name is not None and name not in frame.columns:
+    predicts in each hospital. `terms`: only these columns; without it, every column that can serve. `event`: the
+    value of a two-valued outcome that counts as the event. Raises DureError for columns that cannot be what they
+    are said to be."""
+    named = [name for name in (hospital, outcome, time, group, *terms) if name is not None]
+    for name in named:
+        if name not in frame.columns:
             raise UnknownColumn(name, frame.columns)
+        if "`" in name:
+            problem = Words("Its name holds a backtick", "이름에 역따옴표(`)가 있습니다")
+            raise NotACount(column=name, role="a name", problem=problem)
+    _each_its_own(named)
+    if group and not time:
+        problem = Words(
+            "Groups are compared in survival, which needs --time", "집단 비교는 생존분석이며 --time이 필요합니다"
+        )
+        raise InvalidParameter(method="try", parameter="group", problem=problem)
     if frame[hospital].null_count():
         problem = Words("Some rows name no hospital", "병원 이름이 없는 행이 있습니다")
         raise NotACount(column=hospital, role="hospital", problem=problem)
     frame = frame.with_columns(pl.col(hospital).cast(pl.String))
+    if "site" in frame.columns and hospital != "site":
+        frame = frame.rename({"site": "site_"})  # in formulas, `site` is the hospital
     names = frame[hospital].unique(maintain_order=True).to_list()
     if len(names) < 2:
-        raise NotEnoughHospitals(named=len(names), needed=DEFAULT.minimum_hospitals)
-    frame, family, remarks = _outcome(frame, outcome, time)
+        raise NotEnoughHospitals(named=len(names), needed=2)
+    frame, family, notes = _outcome(frame, outcome, time, event)
+    remarks: list[Words] = []
     used: list[str] = []
-    others = [name for name in terms or frame.columns if name not in (hospital, outcome, time)]
-    for name in others:
-        reason = _unusable(frame[name])
+    for name in terms or [name for name in frame.columns if name not in (hospital, outcome, time)]:
+        reason, harmless = _unusable(frame[name])
         if reason is None:
             used.append(name)
         else:
-            remarks.append(Words(f"Left out: '{name}' {reason.en}.", f"뺌: '{name}' {reason.ko}."))
+            said = Words(f"Left out: '{name}' {reason.en}.", f"뺌: '{name}' {reason.ko}.")
+            (notes if harmless else remarks).append(said)
+    if frame[outcome].null_count():
+        notes.append(
+            Words(f"Rows without '{outcome}' are not analysed.", f"'{outcome}' 값이 없는 행은 분석하지 않습니다.")
+        )
     remarks += _hospitals(frame, hospital, outcome, used, family)
     sites = {str(name): frame.filter(pl.col(hospital) == name).drop(hospital) for name in names}
-    steps = _survival(time, outcome, group, used, frame) if time else _model(outcome, used, family)
-    return OwnTable(sites, columns_of(sites), steps, tuple(remarks), {"outcome": outcome, "family": family})
+    if time:
+        steps, said = _survival(time, outcome, group, used, frame)
+        notes.append(said)
+    else:
+        steps = _model(outcome, used, family)
+    return OwnTable(sites, columns_of(sites), steps, tuple(notes), tuple(remarks))
+
+
+def _each_its_own(named: Sequence[str]) -> None:
+    twice = sorted({name for name in named if named.count(name) > 1})
+    if twice:
+        problem = Words(f"'{twice[0]}' is named twice, in different roles", f"'{twice[0]}'이(가) 두 역할로 쓰였습니다")
+        raise InvalidParameter(method="try", parameter=twice[0], problem=problem)
 
 
 def play(
@@ -118,53 +128,76 @@ def play(
     return run_frames(table.sites, table.steps, limits, grants, columns=table.columns, progress=progress)
 
 
-def _outcome(frame: pl.DataFrame, name: str, time: str | None) -> tuple[pl.DataFrame, str, list[Words]]:
-    """The outcome as 0/1 where it has two values, the larger (or later in the alphabet) being the event."""
+def _outcome(
+    frame: pl.DataFrame, name: str, time: str | None, event: str | None
+) -> tuple[pl.DataFrame, str, list[Words]]:
+    """The outcome as 0/1 where it has two values, the event being `event`, or the value that does not say no, or
+    the larger; else a number."""
     series = frame[name]
-    values = sorted(series.drop_nulls().unique().to_list())
+    counts = series.drop_nulls().value_counts(sort=True)
+    values = sorted(counts[name].to_list())
     if len(values) < 2:
         raise OneClass(outcome=name)
     if len(values) == 2:
-        if values == [0, 1] and series.dtype != pl.Boolean:
-            return frame, "binomial", []
-        recoded = frame.with_columns((pl.col(name) == pl.lit(values[1])).cast(pl.Int8).alias(name))
-        remark = Words(
-            f"'{name}' is read as two classes; the second is the event.",
-            f"'{name}'을(를) 두 값으로 읽었고 둘째가 사건입니다.",
-        )
-        return recoded, "binomial", [] if series.dtype == pl.Boolean else [remark]
+        chosen = _event(name, values, event)
+        recoded = frame.with_columns((pl.col(name) == pl.lit(chosen)).cast(pl.Int8).alias(name))
+        said = Words(f"Two classes; the event is {name} = {chosen}.", f"두 값이며, 사건은 {name} = {chosen}입니다.")
+        return recoded, "binomial", [said]
     if not series.dtype.is_numeric():
         if _mostly_numbers(series):
             raise TextWhereNumbers(name)
-        problem = Words("It is text with more than two values", "값이 셋 이상인 글자입니다")
-        hint = Words("Choose a number or a column of two values.", "숫자나 값이 둘인 열을 고르십시오.")
-        raise NotAnOutcome(column=name, family="regression", problem=problem, hint=hint)
+        raise _no_outcome(name, "It is text with more than two values", "값이 셋 이상인 글자입니다")
     if time:
-        problem = Words("With --time it has to be 0 or 1", "--time을 쓰면 0이나 1이어야 합니다")
-        hint = Words(
-            "Choose the column that says whether the event happened.", "사건이 일어났는지 말하는 열을 고르십시오."
-        )
-        raise NotAnOutcome(column=name, family="survival", problem=problem, hint=hint)
-    return frame, "gaussian", []
+        raise _no_outcome(name, "With --time it has to hold two values", "--time을 쓰면 값이 둘이어야 합니다")
+    if sum(counts["count"].to_list()[:2]) > MOSTLY * sum(counts["count"].to_list()):
+        # A 9 for "not known" among zeros and ones would otherwise quietly become a linear model.
+        raise _no_outcome(name, "It holds two values, but for a few rows", "몇 행을 빼고는 값이 둘입니다")
+    return (
+        frame,
+        "gaussian",
+        [Words(f"'{name}' is a number: a linear model.", f"'{name}'은(는) 숫자이므로 선형 모형입니다.")],
+    )
 
 
-def _unusable(series: pl.Series) -> Words | None:
-    """Why a column is no term of the model; raises TextWhereNumbers where numbers hold stray text."""
+def _event(name: str, values: list[Any], event: str | None) -> Any:
+    if event is not None:
+        by_text = {str(value): value for value in values}
+        if event not in by_text:
+            problem = Words(f"'{event}' is none of its two values", f"'{event}'은(는) 두 값에 없습니다")
+            raise InvalidParameter(method="try", parameter="event", problem=problem)
+        return by_text[event]
+    other = [value for value in values if str(value).strip().lower() not in NOT_EVENTS]
+    return other[-1] if other else values[-1]
+
+
+def _no_outcome(name: str, en: str, ko: str) -> NotAnOutcome:
+    hint = Words(
+        "Choose a number or a column of two values; leave cells empty where the value is not known.",
+        "숫자나 값이 둘인 열을 고르십시오. 모르는 값은 빈칸으로 두십시오.",
+    )
+    return NotAnOutcome(column=name, family="try", problem=Words(en, ko), hint=hint)
+
+
+def _unusable(series: pl.Series) -> tuple[Words | None, bool]:
+    """Why a column is no term of the model, and whether that is harmless (a row number, free text); raises
+    TextWhereNumbers where numbers hold stray text."""
     known = series.drop_nulls()
+    if "`" in series.name:
+        return Words("has a backtick in its name", "이름에 역따옴표(`)가 있습니다"), True
     if known.len() < (1 - MOST_MISSING) * series.len():
-        return Words("is missing in most rows", "대부분의 행에서 비어 있습니다")
+        return Words("is missing in most rows", "대부분의 행에서 비어 있습니다"), False
     distinct = known.n_unique()
     if distinct < 2:
-        return Words("has the same value everywhere", "값이 모두 같습니다")
+        return Words("has the same value everywhere", "값이 모두 같습니다"), False
     if series.dtype.is_integer() and distinct == known.len() and known.len() > MOST_LEVELS:
-        return Words("looks like a row number", "행 번호로 보입니다")
+        return Words("looks like a row number", "행 번호로 보입니다"), True
     if series.dtype.is_numeric() or series.dtype == pl.Boolean:
-        return None
+        return None, True
     if _mostly_numbers(series):
         raise TextWhereNumbers(series.name)
     if distinct > MOST_LEVELS:
-        return Words(f"is text with more than {MOST_LEVELS} values", f"값이 {MOST_LEVELS}개가 넘는 글자입니다")
-    return None
+        return Words(f"is text with more than {MOST_LEVELS} values", f"값이 {MOST_LEVELS}개가 넘는 글자입니다"), True
+    return None, True
 
 
 def _mostly_numbers(series: pl.Series) -> bool:
@@ -210,18 +243,34 @@ def _model(outcome: str, used: list[str], family: str) -> tuple[Step, ...]:
     return tuple(steps)
 
 
-def _survival(time: str, event: str, group: str | None, used: list[str], frame: pl.DataFrame) -> tuple[Step, ...]:
+def _survival(
+    time: str, event: str, group: str | None, used: list[str], frame: pl.DataFrame
+) -> tuple[tuple[Step, ...], Words]:
     if not frame[time].dtype.is_numeric():
         raise TextWhereNumbers(time)
     longest = float(frame[time].max() or 0)  # type: ignore[arg-type]
     if longest <= 0:
         problem = Words("It holds no positive times", "양수인 시간이 없습니다")
         raise NotACount(column=time, role="time", problem=problem)
-    parameters = {"time": time, "event": event, "width": longest / 24, "until": longest}
-    return (
+    width = _round_width(longest / 120)
+    # The grid ends at a round number: the longest follow-up is one person's.
+    until = max(width, math.floor(longest / width / 10) * width * 10)
+    parameters = {"time": time, "event": event, "width": width, "until": until}
+    steps = (
         Step(name="table_one", method="table_one", parameters={"variables": used or [time], "by": event}),
         Step(name="survival", method="survival", parameters=parameters | ({"group": group} if group else {})),
     )
+    grid = f"{width:g}, {until:g}"
+    return steps, Words(
+        f"Times are read on a grid (width, end: {grid}); curves are shown where enough events stand behind a step.",
+        f"시간은 격자(너비, 끝: {grid}) 위에서 읽고, 곡선은 사건이 충분한 곳만 보입니다.",
+    )
+
+
+def _round_width(width: float) -> float:
+    """The next of 1, 2, 5, 10, …"""
+    unit = 10.0 ** math.floor(math.log10(width))
+    return next(step * unit for step in (1.0, 2.0, 5.0, 10.0) if step * unit >= width * (1 - 1e-9))
 
 
 def _quoted(name: str) -> str:
