@@ -278,7 +278,11 @@ def preview(
         }
         for s in sent
     ]
-    show_table(_say("First round of each step", "단계마다 첫 라운드"), pl.DataFrame(rows), {})
+    show_table(
+        _say(f"First round of each step, {hospitals} hospitals", f"단계마다 첫 라운드, 병원 {hospitals}곳"),
+        pl.DataFrame(rows),
+        {},
+    )
     for grant, steps in needed.items():
         console.print(Text(f"{grant}: {', '.join(steps)}"))
 
@@ -306,6 +310,25 @@ def standardise(
     )
     for table, rows in report.rows.items():
         console.print(Text(f"  {table}: {rows:,}"))
+    missing = ", ".join(f"{name} {count:,}" for name, count in report.missing.items() if count)
+    if missing:
+        console.print(Text(_say(f"  missing: {missing}", f"  결측: {missing}")))
+    for count, words in (
+        (
+            sum(report.unreadable.values()),
+            Words("values could not be read and are missing", "개 값을 읽지 못해 결측으로 둠"),
+        ),
+        (report.sexes_unmapped, Words("people have a sex that OMOP does not know", "명의 성별이 OMOP에 없음")),
+        (
+            report.contradictions,
+            Words(
+                "people whose rows contradict each other (sex or year of birth)",
+                "명의 행이 서로 어긋남(성별 또는 출생 연도)",
+            ),
+        ),
+    ):
+        if count:
+            show_remark(Words(f"{count:,} {words.en}", f"{count:,}{words.ko}"))
 
 
 @site_app.command(

@@ -122,7 +122,6 @@ def story(played: Played) -> Story:
     study = played.alliance.study
     by_hospital = {name: counts[0] for name, counts in played.oracle.by_hospital.items()}
     attrition, table_one = _fold(played.outcomes["attrition"]), _fold(played.outcomes["table_one"])
-    exact = max(coefficients, errors)
     return Story(
         title=study.title.words(),
         question=study.question.words(),
@@ -140,10 +139,9 @@ def story(played: Played) -> Story:
             "실제 연합에서는 아무도 자료를 모을 수 없고, ‘병원에서 나간 것’에 적힌 것만 보입니다.",
         ),
         finding=Words(
-            f"Four hospitals answered together, and no row left its hospital: coefficients and standard errors equal "
-            f"the pooled analysis (largest relative difference {exact:.0e}).",
-            f"네 병원이 함께 답했고, 어떤 행도 병원을 떠나지 않았습니다. 계수와 표준오차는 자료를 모은 분석과 "
-            f"같습니다(가장 큰 상대 차이 {exact:.0e}).",
+            "Four hospitals answered together, and no row left its hospital: coefficients and standard errors equal "
+            "those of the pooled analysis.",
+            "네 병원이 함께 답했고, 어떤 행도 병원을 떠나지 않았습니다. 계수와 표준오차는 자료를 모은 분석과 같습니다.",
         ),
         attrition=attrition.released.tables["attrition"] if attrition.released else None,
         table_one=table_one.released.tables["table_one"] if table_one.released else None,

@@ -19,8 +19,10 @@ PHRASES: dict[str, Words] = {
     "question": Words("The question", "연구 질문"),
     "where": Words("Hospitals", "참여 병원"),
     "where_about": Words(
-        "Each hospital kept its patients' rows. Only the sums listed below left it.",
-        "환자 자료는 각 병원 안에 그대로 있었습니다. 아래에 적힌 합계만 밖으로 나갔습니다.",
+        "Each hospital kept its patients' rows. Only the sums listed below left it. Released counts are rounded to 5, "
+        "so parts may not add up to their whole.",
+        "환자 자료는 각 병원 안에 그대로 있었습니다. 아래에 적힌 합계만 밖으로 나갔습니다. "
+        "공개하는 수는 5 단위로 반올림하므로 부분의 합이 전체와 다를 수 있습니다.",
     ),
     "attrition": Words("Who remains", "대상자 선정"),
     "attrition_about": Words(
