@@ -20,6 +20,15 @@ console = Console(highlight=False, markup=False)
 errors = Console(stderr=True, highlight=False, markup=False)
 
 
+class Unanswered(Exception):
+    """Everything ran, but something could not be answered and was said: exit code 3."""
+
+
+def say(en: str, ko: str) -> str:
+    """One of two sentences, in the reader's language."""
+    return Words(en, ko).say()
+
+
 def show_error(error: DureError) -> None:
     """What happened, why, what to do now."""
     what, why, remedy = error.parts()
