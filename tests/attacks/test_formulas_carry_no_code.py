@@ -10,7 +10,7 @@ import time
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dure.client.simulate import simulate
@@ -159,7 +159,12 @@ def test_a_tower_of_powers_is_not_computed_as_a_whole_number() -> None:
     assert time.perf_counter() - start < 5
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=300, deadline=None)
+@example("0|0")
+@example("y ~ g ** [0]")
+@example("y ~ x^00")
+@example("y | x ~ x | g")
+@example("y ~ x | g ~ 1")
 @given(st.text(alphabet="xyg01 +-*/():~.,'[]{}=<>!&|^%@#\"\\_logIC", max_size=40))
 def test_any_text_is_a_design_or_an_error_of_ours(text: str) -> None:
     try:

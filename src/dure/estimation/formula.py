@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 from formulaic import Formula
-from formulaic.errors import FormulaicError
+from formulaic.formula import SimpleFormula
 from numpy.typing import NDArray
 
 from dure.errors import FormulaError, UnknownColumn
@@ -172,17 +172,20 @@ def _read(text: str, columns: tuple[tuple[str, Column], ...], hospitals: tuple[s
     _bounded(text)
     try:
         formula = Formula(text)
-    except (FormulaicError, SyntaxError, ValueError) as error:
+    except Exception as error:  # whatever somebody else's parser stumbles over is a formula nobody can read
         said = (str(error).strip().splitlines() or ["it is not a formula"])[0]
         raise _broken(text, f"It cannot be parsed: {said}", "해석할 수 없습니다") from None
     known = {**dict(columns), "site": Column("category", hospitals)}
-    if hasattr(formula, "lhs"):
-        left, right = list(formula.lhs), list(formula.rhs)
+    parts: list[Any] = [getattr(formula, "lhs", None), getattr(formula, "rhs", None)]
+    if isinstance(formula, SimpleFormula):
+        outcome, right = None, list(formula)
+    elif all(isinstance(part, SimpleFormula) for part in parts):
+        left, right = (list(part) for part in parts)
         if len(left) != 1 or len(left[0].factors) != 1:
             raise _broken(text, "Exactly one outcome stands left of ~", "~ 왼쪽에는 결과 변수 하나만 둡니다")
         outcome = _factor(str(left[0].factors[0].expr), text, known)
     else:
-        outcome, right = None, list(formula)
+        raise _broken(text, "It has several parts (|), which mean nothing here", "여러 부분(|)으로 나뉘어 있습니다")
     terms: list[tuple[Factor, ...]] = []
     for term in right:
         texts = [str(factor.expr) for factor in term.factors]
