@@ -119,7 +119,7 @@ NOT_YET: tuple[tuple[str, str, str], ...] = (
         "people behind a difference of columns",
         "A dummy of three people never yields a released model.",
         "Found in any single column, however it is coded (counts, or the spread of nearly two values). Not found in "
-        "the difference of two columns, nor where few zeros stand in a product with a number.",
+        "the difference of two columns of numbers.",
     ),
     (
         "complete cases of formulas",

@@ -5,6 +5,7 @@ Nothing here passes through dure's standardisation or estimation; only the file 
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import dataclass
 
 import pandas as pd
@@ -66,16 +67,21 @@ def cleaned() -> pd.DataFrame:
     )
 
 
-def consult() -> Oracle:
-    """Fit the study's model; raises MissingPackage without statsmodels."""
-    try:
-        import statsmodels.formula.api as smf
-    except ImportError:
+def require() -> None:
+    """Raise MissingPackage before anything is done, not after."""
+    if importlib.util.find_spec("statsmodels") is None:
         raise MissingPackage(
             purpose=Words("The demo's outside check", "시연의 외부 검산"),
             package="statsmodels",
             command='pip install "dure[demo]"',
-        ) from None
+        )
+
+
+def consult() -> Oracle:
+    """Fit the study's model; raises MissingPackage without statsmodels."""
+    require()
+    import statsmodels.formula.api as smf
+
     people = cleaned()
     used = ["age", "sex", "chest_pain", "pressure", "heart_rate", "exercise_angina", "st_depression", "disease"]
     complete = people.dropna(subset=used)

@@ -34,6 +34,7 @@ def play(folder: Path, narrator: Narrator) -> tuple[Story, dict[str, Any]]:
 
     Writes `result.json`, `report.html`, the hospitals' and the hub's files. Raises DureError.
     """
+    oracle.require()
     seconds: dict[str, float] = {}
     methods = installed_methods()
     study = stage.demo_study(methods)

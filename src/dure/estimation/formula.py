@@ -296,7 +296,8 @@ def _dotted(tree: ast.AST) -> str | None:
 def _check(tree: ast.AST, formula: str, known: Mapping[str, Column]) -> None:
     """Accept only names, numbers, arithmetic and the listed functions of one argument.
 
-    A comparison inside arithmetic is refused: x + (x > 5) would carry a handful of people where nobody counts them.
+    A comparison or a flag inside arithmetic is refused: x + (x > 5) and I(flag * x) would carry a handful of people
+    where nobody counts them; as a term or in an interaction they are counted.
     """
     name = _dotted(tree)
     if name is not None:
@@ -307,6 +308,12 @@ def _check(tree: ast.AST, formula: str, known: Mapping[str, Column]) -> None:
                 formula,
                 f"'{name}' is a category and cannot be calculated with",
                 f"'{name}'은(는) 범주라 계산에 쓸 수 없습니다",
+            )
+        if known[name].kind == "flag":
+            raise _broken(
+                formula,
+                f"'{name}' is a yes/no column: use it as a term or in an interaction ({name}:x), not in arithmetic",
+                f"'{name}'은(는) 예/아니오 열입니다. 계산이 아니라 항이나 상호작용({name}:x)으로 쓰십시오",
             )
         return
     value = tree.value if isinstance(tree, ast.Constant) else None
