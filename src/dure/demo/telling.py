@@ -180,7 +180,7 @@ def auroc_cells(played: Played) -> list[AurocCell]:
     hospitals = list(played.alliance.sites)
     cells: list[AurocCell] = []
     for trained in (*hospitals, POOLED):
-        name = Words("Pooled", "자료 모음") if trained == POOLED else Words(trained, trained)
+        name = Words("Pooled", "통합") if trained == POOLED else Words(trained, trained)
         error = played.comparison.errors.get(trained)
         for tested in hospitals:
             place = Words(tested, tested)
@@ -244,7 +244,7 @@ def _forest(played: Played) -> list[ForestRow]:
         if term == "Intercept":
             continue
         points = [_point(FEDERATED, "federated", working, term)]
-        points.append(_point(Words("Pooled", "자료 모음"), "pooled", played.comparison.fits[POOLED], term))
+        points.append(_point(Words("Pooled", "통합"), "pooled", played.comparison.fits[POOLED], term))
         for name in played.alliance.sites:
             words = Words(name, name)
             if name in played.comparison.fits:

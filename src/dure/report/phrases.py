@@ -54,15 +54,15 @@ PHRASES: dict[str, Words] = {
         "그 사람들로 학습한 모형의 수치는 후하게 나옵니다. "
         "시험 병원을 뺀 행과, 다른 병원에서 시험한 칸이 정직한 수치입니다.",
     ),
-    "calibration": Words("Calibration", "보정(calibration)"),
+    "calibration": Words("Calibration", "보정도"),
     "calibration_about": Words(
         "Observed share of events against the predicted one, in groups of people; on the dashed line they agree.",
         "집단별로 관찰된 비율을 예측 확률과 견준 것입니다. 점선 위에서는 둘이 같습니다.",
     ),
     "left": Words("What left each hospital", "병원 밖으로 나간 것"),
     "left_about": Words(
-        "Taken from the record that each hospital's gate keeps. No entry is left out.",
-        "각 병원의 관문이 남긴 기록에서 가져왔으며, 빠뜨린 항목은 없습니다.",
+        "Every array as the hub received it; each hospital's own audit log lists the same. No entry is left out.",
+        "허브가 받은 배열 그대로이며, 각 병원의 감사 기록에도 똑같이 적혀 있습니다. 빠뜨린 항목은 없습니다.",
     ),
     "left_full": Words("Complete listing", "전체 목록"),
     "rules_meaning": Words("What the rules say", "규칙의 뜻"),
