@@ -61,8 +61,8 @@ PHRASES: dict[str, Words] = {
     ),
     "left": Words("What left each hospital", "병원 밖으로 나간 것"),
     "left_about": Words(
-        "Every array as the hub received it; each hospital's own audit log lists the same. No entry is left out.",
-        "허브가 받은 배열 그대로이며, 각 병원의 감사 기록에도 똑같이 적혀 있습니다. 빠뜨린 항목은 없습니다.",
+        "Every array that passed a hospital's gate, as the hub received it; its own audit log lists the same.",
+        "병원의 관문을 지나 허브가 받은 모든 배열이며, 각 병원의 감사 기록에도 똑같이 적혀 있습니다.",
     ),
     "left_full": Words("Complete listing", "전체 목록"),
     "rules_meaning": Words("What the rules say", "규칙의 뜻"),
