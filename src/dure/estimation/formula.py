@@ -86,11 +86,8 @@ class Factor:
 
     def codes(self, rows: Rows) -> NDArray[np.int64]:
         """(n,) level index, -1 where missing; for categories and 0/1 flags."""
-        if self.column == "site":
-            here = self.levels.index(rows.hospital) if rows.hospital in self.levels else -1
-            return np.full(rows.n, here, dtype=np.int64)
         if self.column is not None and not self.flag:
-            return rows.levels(self.column)
+            return rows.codes(self.column, Column("category", self.levels))
         values = self.numbers(rows)
         return np.where(np.isnan(values), -1, values != 0).astype(np.int64)
 

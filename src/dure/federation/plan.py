@@ -10,7 +10,7 @@ from dure.study.method import Method, Methods, Question, find_method, read_param
 from dure.study.permit import Grant
 from dure.study.result import Result
 from dure.study.rows import Column
-from dure.study.spec import Step, Study
+from dure.study.spec import Step, Study, lineage
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,7 @@ class Plan:
 
     def lineage(self, step: Step) -> tuple[Step, ...]:
         """Steps that `step` builds on, in order."""
-        wanted = set(step.uses)
-        for earlier in reversed(self.steps):
-            if earlier.name in wanted:
-                wanted.update(earlier.uses)
-        return tuple(earlier for earlier in self.steps if earlier.name in wanted)
+        return lineage(self.steps, step)
 
     def question(self, step: Step, hospitals: tuple[str, ...], results: Mapping[str, Result] | None = None) -> Question:
         """The step's question: declared columns, those derived by the steps it uses, and their results."""

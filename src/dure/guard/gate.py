@@ -6,7 +6,6 @@ Counts and cells appear only in `Refused.detail`, which stays at the hospital.
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -204,7 +203,7 @@ def _merge(values: NDArray[np.int64], spec: ArraySpec, label: str, limits: Limit
     partners = [i for i in siblings if i != here and values[i] + values[here] >= limits.minimum_people]
     if len(siblings) < 3 or not partners:
         return None
-    partner = min(itertools.chain(partners), key=lambda i: int(values[i]))
+    partner = min(partners, key=lambda i: int(values[i]))
     return f"'{label.split('=', 1)[1]}' + '{spec.labels[partner].split('=', 1)[1]}' ({column})"
 
 

@@ -192,11 +192,7 @@ def _levels(question: Question, name: str | None) -> tuple[str, ...]:
 
 
 def _codes(rows: Rows, question: Question, name: str | None) -> NDArray[np.int64]:
-    if name is None:
-        return np.zeros(rows.n, dtype=np.int64)
-    if name == "site":
-        return np.full(rows.n, question.hospitals.index(rows.hospital), dtype=np.int64)
-    return rows.levels(name)
+    return np.zeros(rows.n, dtype=np.int64) if name is None else rows.codes(name, question.column(name))
 
 
 def _at_risk(events: Counts, censored: Counts) -> Counts:

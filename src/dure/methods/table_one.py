@@ -111,7 +111,7 @@ class TableOne(DerivesNothing):
                 continue
             found["n"][place] = chosen.sum()
             for column, name in enumerate(layout.categories):
-                codes = _level_codes(rows, question, name)[chosen]
+                codes = rows.codes(name, question.column(name))[chosen]
                 counts = np.bincount(codes[codes >= 0], minlength=len(layout.levels[name]))
                 start = layout.starts[name]
                 found["levels"][place, start : start + len(counts)] = counts
@@ -159,18 +159,7 @@ def _layout(question: Question) -> Layout:
 
 def _groups(rows: Rows, question: Question) -> NDArray[np.int64]:
     by = question.parameters.by
-    if by is None:
-        return np.zeros(rows.n, dtype=np.int64)
-    if by == "site":
-        return np.full(rows.n, question.hospitals.index(rows.hospital), dtype=np.int64)
-    return _level_codes(rows, question, by)
-
-
-def _level_codes(rows: Rows, question: Question, name: str) -> NDArray[np.int64]:
-    if question.column(name).kind == "flag":
-        values = rows.numbers(name)
-        return np.where(np.isnan(values), -1, values != 0).astype(np.int64)
-    return rows.levels(name)
+    return np.zeros(rows.n, dtype=np.int64) if by is None else rows.codes(by, question.column(by))
 
 
 def _result(layout: Layout, question: Question, state: State, total: Total) -> Result:

@@ -81,6 +81,17 @@ class Rows:
 
         return self.remember(("levels", name), build)
 
+    def codes(self, name: str, column: Column) -> NDArray[np.int64]:
+        """(n,) int64 index into `column.levels`, MISSING_LEVEL where missing: of a category, of a 0/1 flag, or of
+        `site`, whose levels are the hospitals that take part."""
+        if name == "site":
+            here = column.levels.index(self.hospital) if self.hospital in column.levels else MISSING_LEVEL
+            return np.full(self.n, here, dtype=np.int64)
+        if column.kind == "flag":
+            values = self.numbers(name)
+            return np.where(np.isnan(values), MISSING_LEVEL, values != 0).astype(np.int64)
+        return self.levels(name)
+
     def remember(self, key: Any, build: Callable[[], Built]) -> Built:
         """`build()`, once for these rows in this process: design matrices are built once per step."""
         if key not in self._built:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -77,11 +78,16 @@ class Study(Strict):
 
     def lineage(self, name: str) -> tuple[str, ...]:
         """Names of the steps that `name` builds on, directly or not, in study order."""
-        wanted = set(self.step(name).uses)
-        for step in reversed(self.steps):
-            if step.name in wanted:
-                wanted.update(step.uses)
-        return tuple(step.name for step in self.steps if step.name in wanted)
+        return tuple(step.name for step in lineage(self.steps, self.step(name)))
+
+
+def lineage(steps: Sequence[Step], step: Step) -> tuple[Step, ...]:
+    """The steps that `step` builds on, directly or not, in order."""
+    wanted = set(step.uses)
+    for earlier in reversed(steps):
+        if earlier.name in wanted:
+            wanted.update(earlier.uses)
+    return tuple(earlier for earlier in steps if earlier.name in wanted)
 
 
 def canonical_json(study: Study) -> str:
