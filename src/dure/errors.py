@@ -12,11 +12,14 @@
     │   └── OneClass · Separation · NotConverged · NothingVaries
     ├── Refused               a disclosure rule said no (rule name and remedy travel; cells and counts never do)
     ├── RunWaits              a run waits for a hospital's permission
+    ├── QuorumMissed          too few hospitals take part for the study's own rule
     ├── StepSkipped           a step uses one that has no result
     ├── PermitError           a permit is missing, expired, for another study, or not truly signed
     ├── LifecycleError        this step of a study's life is not open now, or not to this person
+    ├── MembershipError       the hub and a member do not come together
+    │   └── TokenRefused · MessageRefused · ProtocolMismatch · HubUnreachable · NotAMember · KeyExposed
     └── SiteError             a hospital could not answer
-        └── SiteFailed · AnswerBroken · LedgerBroken
+        └── SiteFailed · SitePaused · LimitReached · AnswerBroken · LedgerBroken
 
 Fields of an error are names (columns, steps, rules), never values or counts of patients.
 """
@@ -426,6 +429,18 @@ class RunWaits(DureError):
         super().__init__(step=step, hospitals=", ".join(self.hospitals), grant=grant)
 
 
+class QuorumMissed(DureError):
+    what = Words("Too few hospitals take part in '{step}'.", "'{step}' 단계에 참여하는 병원이 모자랍니다.")
+    why = Words(
+        "The study asks for {needed}; now there are: {present}.",
+        "연구의 조건은 {needed}인데, 지금은 다음뿐입니다: {present}.",
+    )
+    remedy = Words(
+        "It goes on by itself when enough hospitals are back or have permitted it.",
+        "병원들이 돌아오거나 허가하면 저절로 이어집니다.",
+    )
+
+
 class StepSkipped(DureError):
     what = Words("The step '{step}' was not run.", "'{step}' 단계는 실행하지 않았습니다.")
     why = Words(
@@ -454,6 +469,61 @@ class LifecycleError(DureError):
     remedy = Words("Open now: {open}.", "지금 할 수 있는 일: {open}.")
 
 
+# ── hub and members ──────────────────────────────────────────────────────────────────────────────
+
+
+class MembershipError(DureError):
+    """The hub and a member do not come together."""
+
+
+class TokenRefused(MembershipError):
+    what = Words("This invitation cannot be used.", "이 초대장은 쓸 수 없습니다.")
+    why = Words("{problem}.", "{problem}.")
+    remedy = Words(
+        "Ask the alliance's office for a new one (dure hub invite NAME).",
+        "연합 사무국에 새 초대장을 요청하십시오(dure hub invite 이름).",
+    )
+
+
+class MessageRefused(MembershipError):
+    what = Words("A message was refused.", "메시지가 거절되었습니다.")
+    why = Words("{problem}.", "{problem}.")
+    remedy = Words("{hint}", "{hint}")
+
+
+class ProtocolMismatch(MembershipError):
+    what = Words("The two sides speak different versions of the protocol.", "양쪽이 쓰는 통신 규약의 판이 다릅니다.")
+    why = Words("One speaks {theirs}, the other {ours}.", "한쪽은 {theirs}, 다른 쪽은 {ours}을(를) 씁니다.")
+    remedy = Words("Update dure on the older side.", "더 오래된 쪽의 dure를 갱신하십시오.")
+
+
+class HubUnreachable(MembershipError):
+    what = Words("The hub at {address} does not answer.", "{address}의 허브가 응답하지 않습니다.")
+    why = Words("{problem}.", "{problem}.")
+    remedy = Words(
+        "Check that this machine may open outward connections to that address, and that the hub is running.",
+        "이 컴퓨터에서 그 주소로 나가는 연결이 허용되는지, 허브가 실행 중인지 확인하십시오.",
+    )
+
+
+class NotAMember(MembershipError):
+    what = Words("'{name}' is not a member of this alliance.", "'{name}'은(는) 이 연합의 회원이 아닙니다.")
+    why = Words("{problem}.", "{problem}.")
+    remedy = Words(
+        "Ask the alliance's office; members: dure hub members.",
+        "연합 사무국에 문의하십시오. 회원 목록: dure hub members",
+    )
+
+
+class KeyExposed(MembershipError):
+    what = Words(
+        "The file '{path}' is open to other users of this machine.",
+        "'{path}' 파일을 이 컴퓨터의 다른 사용자가 읽을 수 있습니다.",
+    )
+    why = Words("It holds a private key and has mode {mode}.", "개인 키가 들어 있는데 권한이 {mode}입니다.")
+    remedy = Words("Run: chmod 600 {path}", "실행하십시오: chmod 600 {path}")
+
+
 # ── a hospital could not answer ──────────────────────────────────────────────────────────────────
 
 
@@ -465,6 +535,26 @@ class SiteFailed(SiteError):
     what = Words("{hospital} could not answer the step '{step}'.", "{hospital}에서 '{step}' 단계에 답하지 못했습니다.")
     why = Words("{problem}", "{problem}")
     remedy = Words("{hint}", "{hint}")
+
+
+class SitePaused(SiteError):
+    what = Words("{hospital} has paused its part.", "{hospital}이(가) 참여를 잠시 멈췄습니다.")
+    why = Words("Its steward runs nothing for the moment.", "담당자가 지금은 아무것도 실행하지 않습니다.")
+    remedy = Words(
+        "The run goes on by itself once the hospital resumes.", "병원이 다시 시작하면 실행이 저절로 이어집니다."
+    )
+
+
+class LimitReached(SiteError):
+    what = Words("{hospital} stopped the step '{step}'.", "{hospital}에서 '{step}' 단계를 멈췄습니다.")
+    why = Words(
+        "It needed more {resource} than the hospital allows one run ({limit}).",
+        "병원이 한 실행에 허용한 {resource}({limit})을(를) 넘었습니다.",
+    )
+    remedy = Words(
+        "Ask the hospital for a higher limit (`resources` in its site.yaml), or ask for less in the step.",
+        "병원에 한도를 올려 달라고 요청하거나(site.yaml의 `resources`) 그 단계에서 덜 요청하십시오.",
+    )
 
 
 class AnswerBroken(SiteError):

@@ -56,7 +56,7 @@ def arm(what: str, when: str, number: int) -> None:
 
 def within(owner: Any, number: int) -> None:
     """Die while the write runs: inside SQLite's own program, or with half a line in the log."""
-    connection = getattr(owner, "_connection", None)
+    connection = getattr(getattr(owner, "_database", owner), "_connection", None)
     if isinstance(connection, sqlite3.Connection):
         connection.set_progress_handler(die, 3 + number % 5)
     elif isinstance(owner, AuditLog):

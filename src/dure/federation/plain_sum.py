@@ -19,9 +19,9 @@ from dure.study.summary import Declaration, Summary, add
 
 @dataclass(frozen=True)
 class PlainSum:
-    """`timeout` in seconds for one round."""
+    """`timeout` in seconds for one round; who is silent long before that is the engine's to notice."""
 
-    timeout: float = 600.0
+    timeout: float = 86_400.0
 
     def collect(
         self,

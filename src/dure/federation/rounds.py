@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
-from dure.errors import DureError, NotEstimable, PermitError, Refused, RunWaits, SiteError, StepSkipped
+from dure.errors import DureError, NotEstimable, PermitError, QuorumMissed, Refused, RunWaits, SiteError, StepSkipped
 from dure.federation.answer import total_of
 from dure.federation.engine import Engine
 from dure.federation.messages import Ask, error_data, error_from
@@ -24,7 +24,7 @@ from dure.study.method import HUB
 from dure.study.packing import pack, unpack
 from dure.study.permit import Grant
 from dure.study.result import Result, pack_result, unpack_result
-from dure.study.spec import Step
+from dure.study.spec import Quorum, Step
 
 Status = Literal["finished", "refused", "not_estimable", "waiting", "failed", "skipped"]
 Progress = Callable[[str, Mapping[str, Any]], None]
@@ -85,7 +85,8 @@ class InMemoryLedger:
 class Run:
     """One run of a plan. `grants` are those of the verified permits, by hospital.
 
-    `cap`: count released numbers against the people of the study (rule numbers_per_person).
+    `cap`: count released numbers against the people of the study (rule numbers_per_person). `quorum`: with how few
+    hospitals the study goes on; None where nobody can be missing.
     """
 
     name: str
@@ -98,6 +99,9 @@ class Run:
     ledger: Ledger
     progress: Progress = lambda event, details: None
     cap: bool = True
+    quorum: Quorum | None = None
+    joined: int = 0
+    """Hospitals of the alliance, which a quorum cannot exceed."""
     dropped: dict[str, DureError] = field(default_factory=dict)
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     _opened: set[tuple[str, str | None]] = field(default_factory=set)
@@ -192,7 +196,7 @@ class Run:
             members = self._members(fold)
             question = self.plan.question(step, members, self._working(step))
             try:
-                self._enough(members)
+                self._enough(step, members)
                 state = method.start(question) if state is None else state
                 declaration = method.declare(question, state)
                 asks = {name: self._message(step, name, members, round_, state, fold) for name in members}
@@ -221,7 +225,13 @@ class Run:
     def _members(self, fold: str | None) -> tuple[str, ...]:
         return tuple(name for name in self.taking_part if name != fold)
 
-    def _enough(self, members: tuple[str, ...]) -> None:
+    def _enough(self, step: Step, members: tuple[str, ...]) -> None:
+        if self.quorum and not self.quorum.met(self.taking_part, self.joined):
+            needed, number = ", ".join(self.quorum.all_of), self.quorum.at_least
+            asked = Words(f"at least {number}", f"{number}곳 이상")
+            if needed:
+                asked = Words(f"{asked.en}, among them {needed}", f"{asked.ko}, {needed} 포함")
+            raise QuorumMissed(step=step.name, needed=asked, present=", ".join(self.taking_part) or "–")
         if len(members) < self.limits.minimum_hospitals and any(
             "per_hospital" not in self.grants[name] for name in members
         ):
@@ -263,17 +273,17 @@ class Run:
         return tuple(name for name in self.hospitals if name not in self.dropped)
 
     def _drop(self, errors: Mapping[str, DureError]) -> bool:
-        """Leave out hospitals whose cohort is too small; True if the step can start again without them.
+        """Leave out hospitals whose cohort is too small, or that the quorum does not wait for; True if the step can
+        start again without them.
 
         Before any sum was opened nothing is revealed by it; afterwards the sums with and without them differ
         by those hospitals, which each must have permitted.
         """
-        small = {
-            name: error
-            for name, error in errors.items()
-            if isinstance(error, Refused) and error.rule == "minimum_cohort"
-        }
+        small = {name: error for name, error in errors.items() if self._left_out(error)}
         if len(small) < len(errors):
+            return False
+        rest = [name for name in self.taking_part if name not in small]
+        if self.quorum and not self.quorum.met(rest, self.joined):
             return False
         opened = bool(self._opened)
         forbidden = [name for name in small if "difference" not in self.grants[name]]
@@ -284,6 +294,11 @@ class Run:
         for name, error in small.items():
             self.progress("dropped", {"hospital": name, "error": error})
         return True
+
+    def _left_out(self, error: DureError) -> bool:
+        if isinstance(error, Refused):
+            return error.rule == "minimum_cohort"
+        return bool(self.quorum and self.quorum.answer_within) and isinstance(error, SiteError | PermitError)
 
     def _recall_dropped(self) -> None:
         entry = self.ledger.read("", None)
@@ -351,7 +366,7 @@ class Run:
 def _status_of(error: DureError | None) -> Status:
     if error is None:
         return "finished"
-    if isinstance(error, RunWaits | SiteError | PermitError):
+    if isinstance(error, RunWaits | QuorumMissed | SiteError | PermitError):
         return "waiting"  # for a hospital: once it is back, or has signed, the same run goes on
     if isinstance(error, Refused):
         return "refused"

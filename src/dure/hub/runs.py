@@ -14,6 +14,7 @@ from dure.guard.rules import DEFAULT, Limits, strictest, tighten
 from dure.hub import studies
 from dure.hub.store import Store
 from dure.study.method import Methods
+from dure.study.spec import seconds
 
 
 def run_study(
@@ -35,7 +36,9 @@ def run_study(
     """
     state = studies.read(store, hash_)[1]
     studies.advance(store, hash_, "start" if state == "permitted" else "resume", "hub")
-    run = _run(store, hash_, engine, methods, name, limits, summing or PlainSum(), progress)
+    within = studies.read(store, hash_)[0].quorum.answer_within
+    waits = PlainSum(seconds(within)) if within else PlainSum()
+    run = _run(store, hash_, engine, methods, name, limits, summing or waits, progress)
     store.put_run(run.name, hash_)
     outcomes = run.steps()
     waiting = any(outcome.status == "waiting" for outcome in outcomes.values())
@@ -88,4 +91,6 @@ def _run(
         summing,
         store.ledger(run_name),
         progress,
+        quorum=study.quorum,
+        joined=len(store.hospitals()),
     )

@@ -1,131 +1,228 @@
-"""The hub's store: one SQLite file of hospitals, studies, permits and the ledger of rounds."""
+"""The hub's store: members, invitations, studies, permits, the ledger of rounds, and what happened in each study."""
 
 from __future__ import annotations
 
 import json
-import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from dure.errors import LedgerBroken
-from dure.language import Words
+from dure.hub.database import Database, open_database
 
 SCHEMA = """
-CREATE TABLE IF NOT EXISTS hospital (name TEXT PRIMARY KEY, key TEXT NOT NULL, joined TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS member (name TEXT PRIMARY KEY, identity TEXT NOT NULL, role TEXT NOT NULL, key TEXT NOT NULL,
+                                   certificate TEXT, joined TEXT NOT NULL, revoked TEXT);
+CREATE TABLE IF NOT EXISTS invitation (identity TEXT PRIMARY KEY, name TEXT NOT NULL, role TEXT NOT NULL,
+                                       expires TEXT NOT NULL, used TEXT);
+CREATE TABLE IF NOT EXISTS serial (number TEXT PRIMARY KEY, member TEXT NOT NULL, issued TEXT NOT NULL, revoked TEXT);
 CREATE TABLE IF NOT EXISTS study (hash TEXT PRIMARY KEY, document TEXT NOT NULL, state TEXT NOT NULL,
-                                  since TEXT NOT NULL);
+                                  since TEXT NOT NULL, submitted TEXT NOT NULL, submitter TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS permit (study TEXT NOT NULL, hospital TEXT NOT NULL, envelope TEXT, received TEXT NOT NULL,
                                    PRIMARY KEY (study, hospital));
+CREATE TABLE IF NOT EXISTS delivery (study TEXT NOT NULL, hospital TEXT NOT NULL, delivered TEXT NOT NULL,
+                                     PRIMARY KEY (study, hospital));
 CREATE TABLE IF NOT EXISTS run (name TEXT PRIMARY KEY, study TEXT NOT NULL, started TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS ledger (run TEXT NOT NULL, step TEXT NOT NULL, fold TEXT NOT NULL, entry BLOB NOT NULL,
                                    PRIMARY KEY (run, step, fold));
+CREATE TABLE IF NOT EXISTS event (study TEXT NOT NULL, number INTEGER NOT NULL, time TEXT NOT NULL, event TEXT NOT NULL,
+                                  details TEXT NOT NULL, PRIMARY KEY (study, number));
 """
 
 
-class Store:
-    """One file; every write is one transaction, on disk before it returns. Raises LedgerBroken on another file."""
+@dataclass(frozen=True)
+class Member:
+    """A hospital or a researcher. `identity` is its name on the wire and in its certificate."""
 
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.path = path
-        self._connection = sqlite3.connect(path, isolation_level=None)
-        try:
-            self._connection.execute("PRAGMA journal_mode = WAL")
-            self._connection.execute("PRAGMA synchronous = FULL")
-            self._connection.executescript(SCHEMA)
-        except sqlite3.DatabaseError as error:
-            self._connection.close()
-            if isinstance(error, sqlite3.OperationalError):  # locked, read-only: the file itself may be sound
-                raise
-            problem = Words("It is not a hub's file", "허브의 파일이 아닙니다")
-            raise LedgerBroken(path=path, problem=problem) from None
+    name: str
+    identity: str
+    role: str
+    key: dict[str, Any]
+    certificate: str | None
+    joined: str
+    revoked: str | None
+
+
+class Store:
+    """Every write is one transaction, on disk before it returns. Raises LedgerBroken on a file of another kind."""
+
+    def __init__(self, place: Path | str) -> None:
+        self.path = Path(place) if not str(place).startswith("postgres") else Path("postgresql")
+        self._database: Database = open_database(place)
+        self._database.script(SCHEMA)
 
     def close(self) -> None:
-        self._connection.close()
+        self._database.close()
 
-    @contextmanager
-    def transaction(self) -> Iterator[None]:
+    def transaction(self) -> AbstractContextManager[None]:
         """All writes inside happen together or not at all."""
-        self._connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-        except BaseException:
-            self._connection.execute("ROLLBACK")
-            raise
-        self._connection.execute("COMMIT")
+        found: AbstractContextManager[None] = self._database.transaction()
+        return found
 
-    # ── hospitals ──
+    # ── members ──
 
     def add_hospital(self, name: str, key: dict[str, Any]) -> None:
-        """A hospital and its public key; joining again with another key is an error of SQLite's, not a change."""
-        self._connection.execute("INSERT INTO hospital VALUES (?, ?, ?)", (name, json.dumps(key), _now()))
+        """A hospital inside this process, without a certificate; joining twice is the database's error, no change."""
+        self.add_member(name, name, "hospital", key, None)
+
+    def add_member(self, name: str, identity: str, role: str, key: dict[str, Any], certificate: str | None) -> None:
+        values = (name, identity, role, json.dumps(key), certificate, _now())
+        self._database.write("INSERT INTO member VALUES (?, ?, ?, ?, ?, ?, NULL)", values)
+
+    def members(self) -> list[Member]:
+        """All, revoked ones too, in the order in which they joined."""
+        columns = "name, identity, role, key, certificate, joined, revoked"
+        rows = self._database.rows(f"SELECT {columns} FROM member ORDER BY joined, name")
+        return [Member(name, identity, role, json.loads(key), *rest) for name, identity, role, key, *rest in rows]
 
     def hospitals(self) -> dict[str, dict[str, Any]]:
-        rows = self._connection.execute("SELECT name, key FROM hospital ORDER BY rowid")
-        return {name: json.loads(key) for name, key in rows}
+        """Name → public key of the hospitals that are members now."""
+        return {
+            member.name: member.key for member in self.members() if member.role == "hospital" and not member.revoked
+        }
+
+    def replace_member(self, name: str, key: dict[str, Any], certificate: str) -> None:
+        """A member that joins again after its revocation, with a new key."""
+        statement = "UPDATE member SET key = ?, certificate = ?, revoked = NULL WHERE name = ?"
+        self._database.write(statement, (json.dumps(key), certificate, name))
+
+    def set_certificate(self, name: str, certificate: str) -> None:
+        self._database.write("UPDATE member SET certificate = ? WHERE name = ?", (certificate, name))
+
+    def revoke(self, name: str) -> None:
+        """The member and all its certificates; its permits no longer count."""
+        now = _now()
+        with self.transaction():
+            self._database.write("UPDATE member SET revoked = ? WHERE name = ?", (now, name))
+            self._database.write("UPDATE serial SET revoked = ? WHERE member = ? AND revoked IS NULL", (now, name))
+
+    def add_serial(self, number: str, member: str) -> None:
+        self._database.write("INSERT INTO serial VALUES (?, ?, ?, NULL)", (number, member, _now()))
+
+    def serials(self) -> dict[str, bool]:
+        """Serial number of every certificate issued → whether it still holds."""
+        return {
+            number: revoked is None for number, revoked in self._database.rows("SELECT number, revoked FROM serial")
+        }
+
+    # ── invitations ──
+
+    def add_invitation(self, identity: str, name: str, role: str, expires: str) -> None:
+        values = (identity, name, role, expires)
+        self._database.write("INSERT INTO invitation VALUES (?, ?, ?, ?, NULL)", values)
+
+    def invitation(self, identity: str) -> tuple[str, str, str, str | None] | None:
+        """(name, role, expires, used)."""
+        query = "SELECT name, role, expires, used FROM invitation WHERE identity = ?"
+        return next(((row[0], row[1], row[2], row[3]) for row in self._database.rows(query, (identity,))), None)
+
+    def use_invitation(self, identity: str) -> bool:
+        """Mark it used; False if it was already."""
+        query = "UPDATE invitation SET used = ? WHERE identity = ? AND used IS NULL"
+        return self._database.write(query, (_now(), identity)) == 1
 
     # ── studies and permits ──
 
-    def put_study(self, hash_: str, document: str, state: str) -> None:
-        self._connection.execute("INSERT OR IGNORE INTO study VALUES (?, ?, ?, ?)", (hash_, document, state, _now()))
+    def put_study(self, hash_: str, document: str, state: str, submitter: str = "") -> None:
+        query = "INSERT INTO study VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+        self._database.write(query, (hash_, document, state, _now(), _now(), submitter))
 
     def study(self, hash_: str) -> tuple[str, str] | None:
         """The study's canonical JSON and its state."""
-        row = self._connection.execute("SELECT document, state FROM study WHERE hash = ?", (hash_,)).fetchone()
-        return (str(row[0]), str(row[1])) if row else None
+        rows = self._database.rows("SELECT document, state FROM study WHERE hash = ?", (hash_,))
+        return (str(rows[0][0]), str(rows[0][1])) if rows else None
+
+    def submission(self, hash_: str) -> tuple[datetime, str]:
+        """When the study came in, and from whom."""
+        ((submitted, submitter),) = self._database.rows(
+            "SELECT submitted, submitter FROM study WHERE hash = ?", (hash_,)
+        )
+        return datetime.fromisoformat(submitted), str(submitter)
 
     def studies(self) -> list[tuple[str, str, str]]:
         """(hash, document, state) of every study, oldest first."""
-        return list(self._connection.execute("SELECT hash, document, state FROM study ORDER BY rowid"))
+        rows = self._database.rows("SELECT hash, document, state FROM study ORDER BY submitted, hash")
+        return [(str(hash_), str(document), str(state)) for hash_, document, state in rows]
 
     def set_state(self, hash_: str, state: str) -> None:
-        self._connection.execute("UPDATE study SET state = ?, since = ? WHERE hash = ?", (state, _now(), hash_))
+        self._database.write("UPDATE study SET state = ?, since = ? WHERE hash = ?", (state, _now(), hash_))
 
     def put_permit(self, study: str, hospital: str, envelope: dict[str, Any] | None) -> None:
         """A hospital's signed permit; None where it declined. A later one replaces the earlier."""
         text = json.dumps(envelope) if envelope else None
-        self._connection.execute("INSERT OR REPLACE INTO permit VALUES (?, ?, ?, ?)", (study, hospital, text, _now()))
+        query = (
+            "INSERT INTO permit VALUES (?, ?, ?, ?) ON CONFLICT (study, hospital) "
+            "DO UPDATE SET envelope = excluded.envelope, received = excluded.received"
+        )
+        self._database.write(query, (study, hospital, text, _now()))
 
     def permits(self, study: str) -> dict[str, dict[str, Any] | None]:
-        rows = self._connection.execute("SELECT hospital, envelope FROM permit WHERE study = ?", (study,))
+        rows = self._database.rows("SELECT hospital, envelope FROM permit WHERE study = ?", (study,))
         return {hospital: json.loads(envelope) if envelope else None for hospital, envelope in rows}
+
+    def delivered(self, study: str) -> set[str]:
+        """Hospitals that hold the study in their inbox."""
+        return {str(name) for (name,) in self._database.rows("SELECT hospital FROM delivery WHERE study = ?", (study,))}
+
+    def put_delivered(self, study: str, hospital: str) -> None:
+        query = "INSERT INTO delivery VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
+        self._database.write(query, (study, hospital, _now()))
 
     # ── runs ──
 
     def put_run(self, name: str, study: str) -> None:
-        self._connection.execute("INSERT OR IGNORE INTO run VALUES (?, ?, ?)", (name, study, _now()))
+        self._database.write("INSERT INTO run VALUES (?, ?, ?) ON CONFLICT DO NOTHING", (name, study, _now()))
 
     def runs(self, study: str) -> list[str]:
-        rows = self._connection.execute("SELECT name FROM run WHERE study = ? ORDER BY rowid", (study,))
+        rows = self._database.rows("SELECT name FROM run WHERE study = ? ORDER BY started, name", (study,))
         return [str(name) for (name,) in rows]
 
     def ledger(self, run: str) -> StoredLedger:
-        return StoredLedger(self._connection, run)
+        return StoredLedger(self._database, run)
+
+    # ── what happened ──
+
+    def put_event(self, study: str, event: str, details: dict[str, Any]) -> None:
+        """Names and counts of rounds, never of patients."""
+        query = (
+            "INSERT INTO event SELECT CAST(? AS TEXT), COALESCE(MAX(number), 0) + 1, CAST(? AS TEXT), CAST(? AS TEXT), "
+            "CAST(? AS TEXT) FROM event WHERE study = ?"
+        )
+        values = (study, _now(), event, json.dumps(details, ensure_ascii=False), study)
+        with self.transaction():
+            self._database.write(query, values)
+
+    def events(self, study: str, after: int = 0) -> list[dict[str, Any]]:
+        query = "SELECT number, time, event, details FROM event WHERE study = ? AND number > ? ORDER BY number"
+        rows = self._database.rows(query, (study, after))
+        return [
+            {"number": number, "time": time, "event": event, **json.loads(details)}
+            for number, time, event, details in rows
+        ]
 
 
 class StoredLedger:
     """The rounds of one run (`dure.federation.rounds.Ledger`)."""
 
-    def __init__(self, connection: sqlite3.Connection, run: str) -> None:
-        self._connection, self._run = connection, run
+    def __init__(self, database: Database, run: str) -> None:
+        self._database, self._run = database, run
 
     def read(self, step: str, fold: str | None) -> bytes | None:
-        where = (self._run, step, fold or "")
         query = "SELECT entry FROM ledger WHERE run = ? AND step = ? AND fold = ?"
-        row = self._connection.execute(query, where).fetchone()
-        return bytes(row[0]) if row else None
+        rows = self._database.rows(query, (self._run, step, fold or ""))
+        return bytes(rows[0][0]) if rows else None
 
     def folds(self, step: str) -> list[bytes]:
         """Every entry of a step: one, or one by hospital."""
         query = "SELECT entry FROM ledger WHERE run = ? AND step = ? ORDER BY fold"
-        return [bytes(entry) for (entry,) in self._connection.execute(query, (self._run, step))]
+        return [bytes(entry) for (entry,) in self._database.rows(query, (self._run, step))]
 
     def write(self, step: str, fold: str | None, entry: bytes) -> None:
-        values = (self._run, step, fold or "", entry)
-        self._connection.execute("INSERT OR REPLACE INTO ledger VALUES (?, ?, ?, ?)", values)
+        query = (
+            "INSERT INTO ledger VALUES (?, ?, ?, ?) ON CONFLICT (run, step, fold) DO UPDATE SET entry = excluded.entry"
+        )
+        self._database.write(query, (self._run, step, fold or "", entry))
 
 
 def _now() -> str:

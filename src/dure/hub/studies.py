@@ -13,17 +13,17 @@ from dure.language import Words
 from dure.study import lifecycle
 from dure.study.method import Methods
 from dure.study.permit import Permit, read_key, verify
-from dure.study.spec import Study, canonical_json
+from dure.study.spec import Study, canonical_json, seconds
 
 
-def submit(store: Store, study: Study, methods: Methods) -> str:
+def submit(store: Store, study: Study, methods: Methods, submitter: str = "") -> str:
     """Take a study in; its hash. Every step is read and declared first, so that errors come before review.
 
     Submitting the same study again changes nothing. Raises DureError.
     """
     plan_of(study, methods).check(tuple(store.hospitals()))
     after = lifecycle.check("draft", "submit", "researcher")
-    store.put_study(study.hash, canonical_json(study), after)
+    store.put_study(study.hash, canonical_json(study), after, submitter)
     return study.hash
 
 
@@ -34,7 +34,7 @@ def read(store: Store, hash_: str) -> tuple[Study, lifecycle.State]:
     return Study.model_validate(json.loads(found[0])), found[1]  # type: ignore[return-value]
 
 
-def receive_permit(store: Store, hash_: str, hospital: str, envelope: dict[str, Any] | None, minimum: int = 3) -> None:
+def receive_permit(store: Store, hash_: str, hospital: str, envelope: dict[str, Any] | None) -> None:
     """Keep a hospital's permit (None: it declines). When all have answered the study moves on.
 
     Raises UnknownHospital, or PermitError where the signature, the study or the dates are not right.
@@ -47,12 +47,26 @@ def receive_permit(store: Store, hash_: str, hospital: str, envelope: dict[str, 
         _current(permit, hash_)
     with store.transaction():
         store.put_permit(hash_, hospital, envelope)
-        answered = store.permits(hash_)
-        state = read(store, hash_)[1]
-        if state == "submitted" and set(answered) == set(known):
-            enough = sum(permit is not None for permit in answered.values()) >= min(minimum, len(known))
-            action: lifecycle.Action = "permit_all" if enough else "decline"
-            store.set_state(hash_, lifecycle.check(state, action, "hub"))
+    settle(store, hash_)
+
+
+def settle(store: Store, hash_: str) -> lifecycle.State:
+    """Close the review once every hospital has replied or the quorum's time for it is over; the state afterwards."""
+    with store.transaction():
+        study, state = read(store, hash_)
+        if state != "submitted":
+            return state
+        known, answered, quorum = store.hospitals(), store.permits(hash_), study.quorum
+        submitted = store.submission(hash_)[0]
+        within = quorum.reply_within
+        over = within is not None and (datetime.now(UTC) - submitted).total_seconds() >= seconds(within)
+        if not known or (not over and not set(known) <= set(answered)):
+            return state
+        permitted = [name for name in known if answered.get(name) is not None]
+        action: lifecycle.Action = "permit_all" if quorum.met(permitted, len(known)) else "decline"
+        after = lifecycle.check(state, action, "hub")
+        store.set_state(hash_, after)
+        return after
 
 
 def permits(store: Store, hash_: str) -> dict[str, Permit]:

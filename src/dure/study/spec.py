@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -42,6 +42,35 @@ class Step(Strict):
         return self
 
 
+Duration = Annotated[str, Field(pattern=r"^\d+ (second|minute|hour|day)s?$")]
+"""Such as `30 minutes` or `14 days`."""
+SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
+
+
+def seconds(duration: str) -> float:
+    number, unit = duration.split()
+    return float(number) * SECONDS[unit.removesuffix("s")]
+
+
+class Quorum(Strict):
+    """How many hospitals a study needs, and how long it waits for the others.
+
+    A study starts when every hospital has replied, or `reply_within` after it was submitted, if all of `all_of`
+    and `at_least` so many have permitted it; otherwise it is declined. While it runs, a hospital that gives no
+    answer for `answer_within` is left out where enough others remain and the rules allow it; without
+    `answer_within`, and wherever leaving out is not allowed, the run waits and names the hospital.
+    """
+
+    at_least: int = Field(3, ge=1)
+    all_of: tuple[str, ...] = ()
+    reply_within: Duration | None = None
+    answer_within: Duration | None = None
+
+    def met(self, hospitals: Collection[str], joined: int) -> bool:
+        """Whether these hospitals are enough in an alliance of `joined`."""
+        return len(hospitals) >= min(self.at_least, joined) and set(self.all_of) <= set(hospitals)
+
+
 class Study(Strict):
     """A whole study. It contains no code: methods are named, and their parameters are plain data."""
 
@@ -51,6 +80,7 @@ class Study(Strict):
     cohort: Cohort
     variables: dict[str, Variable]
     steps: tuple[Step, ...] = Field(min_length=1)
+    quorum: Quorum = Quorum()
     documents: tuple[Bilingual, ...] = ()
     """What the boards read beside the question: cleaning rules, limits, sources."""
 
