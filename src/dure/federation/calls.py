@@ -293,7 +293,7 @@ class Calls:
 
     def _frame(self, peer: str, frame: bytes) -> None:
         try:
-            head, signature, payload = msgpack.unpackb(frame, max_buffer_size=LARGEST_FRAME)
+            head, signature, payload = msgpack.unpackb(frame)
             header = msgpack.unpackb(head)
             if not isinstance(header, dict) or not isinstance(payload, bytes):
                 return
