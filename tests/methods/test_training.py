@@ -558,6 +558,31 @@ def test_own_heads_never_leave() -> None:
         assert head.tobytes() not in pack(dict(result.portable))
 
 
+def test_what_is_sent_of_the_shared_head_owes_nothing_to_the_own_head() -> None:
+    """A step of round 2, worked out by hand: the shared head by its own error, the layer below by the own head's."""
+    frames = {name: patients(np.random.default_rng(place), 60) for place, name in enumerate("ab")}
+    asked = {**WHOLE, "hidden": [5], "rounds": 3, "local_epochs": 1, "personal": True, "l2": 0.01}
+    alliance, ledger = Alliance(frames, asked), Recording()
+    result = alliance.run(ledger)
+    own = {name: kept["measured"] for name, kept in alliance.heads if kept.get("round") == 2}
+    layer, shared = ledger.weights[2]
+    for name, frame in frames.items():
+        x, y = (design(frame) - result.portable["centre"]) / result.portable["scale"], frame["y"].to_numpy()[:, None]
+        a = np.maximum(0, x @ layer[:-1] + layer[-1])
+        error = {
+            head: (1 / (1 + np.exp(-(a @ w[:-1] + w[-1]))) - y) / 60
+            for head, w in (("shared", shared), ("own", own[name]))
+        }
+        back = error["own"] @ own[name][:-1].T * (a > 0)
+        down = {
+            "head": np.vstack([a.T @ error["shared"] + 0.01 * shared[:-1], error["shared"].sum(axis=0)]),
+            "layer_1": np.vstack([x.T @ back + 0.01 * layer[:-1], back.sum(axis=0)]),
+        }
+        sent = alliance.steps(name)[2]
+        for array, gradient in down.items():
+            np.testing.assert_allclose(sent[array], -0.3 * 60 * gradient, rtol=1e-9, atol=1e-11)
+
+
 def test_predictions_are_those_of_the_own_head_of_the_best_round() -> None:
     frames, asked = overfitting()
     alliance, ledger = Alliance(frames, {**asked, "personal": True, "hidden": [32, 8]}), Recording()
