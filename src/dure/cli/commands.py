@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.text import Text
 
+from dure.cli import joining
 from dure.cli.keeping import hub_app, site_app, study_app
 from dure.cli.screen import Narrator, Unanswered, console, errors, say, show_error, show_remark, show_table
 from dure.errors import DureError
@@ -28,6 +29,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+assert joining  # its commands are on the same groups
 app.add_typer(study_app, name="study")
 app.add_typer(site_app, name="site")
 app.add_typer(hub_app, name="hub")
@@ -95,13 +97,18 @@ def demo(
     folder: Annotated[Path, typer.Option(help=say("where everything is written", "모든 것을 쓰는 폴더"))] = Path(
         "demo"
     ),
+    engine: Annotated[
+        Literal["local", "flare"],
+        typer.Option(help=say("flare: five services with certificates", "flare: 인증서를 가진 서비스 다섯 개")),
+    ] = "local",
+    scheme: Annotated[Literal["tcp", "grpc"], typer.Option(help=say("with flare", "flare일 때"))] = "tcp",
 ) -> None:
     from dure.demo.play import play
     from dure.report.terminal import summary
 
     began = time.perf_counter()
     with Narrator() as narrator:
-        told, _ = play(folder, narrator)
+        told, _ = play(folder, narrator, engine, scheme)
     console.print()
     console.print(summary(told, reader_language()))
     console.print()

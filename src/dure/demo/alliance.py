@@ -23,7 +23,7 @@ from dure.study.spec import Study, read_study
 
 Say = Callable[[Words], None]
 NETWORK = "network"
-WRITTEN = ("exports", "hospitals", "hub", "report.html", "result.json")
+WRITTEN = ("exports", "hospitals", "hub", "researcher", "services", "report.html", "result.json")
 """What the demonstration writes into its folder, and all that it replaces there."""
 
 
@@ -97,7 +97,13 @@ def join(folder: Path, sites: dict[str, Site], methods: Methods, study: Study) -
     return Alliance(store, sites, {name: Runner(site, methods) for name, site in sites.items()}, study, methods)
 
 
-def permit(alliance: Alliance, hospital: str, grants: tuple[Grant, ...] = ("per_hospital", "difference")) -> None:
-    """One hospital reviews and signs; the hub checks the signature."""
+def permit(
+    alliance: Alliance,
+    hospital: str,
+    grants: tuple[Grant, ...] = ("per_hospital", "difference"),
+    at_hub: bool = True,
+) -> None:
+    """One hospital reviews and signs; the hub checks the signature, here or when the hospital's service hands it in."""
     envelope = inbox.permit(alliance.sites[hospital], alliance.study.hash, alliance.methods, grants)
-    studies.receive_permit(alliance.store, alliance.study.hash, hospital, envelope)
+    if at_hub:
+        studies.receive_permit(alliance.store, alliance.study.hash, hospital, envelope)

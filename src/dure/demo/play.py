@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from dure.demo import alliance as stage
 from dure.demo import comparison, oracle, telling
+from dure.federation.rounds import Outcome
 from dure.hub import studies
 from dure.hub.runs import run_study
 from dure.language import Words
@@ -29,10 +30,13 @@ class Narrator(Protocol):
     def working(self, words: Words) -> None: ...
 
 
-def play(folder: Path, narrator: Narrator) -> tuple[Story, dict[str, Any]]:
+def play(
+    folder: Path, narrator: Narrator, engine: Literal["local", "flare"] = "local", scheme: str = "tcp"
+) -> tuple[Story, dict[str, Any]]:
     """Run everything into `folder`; the story and the result are also written there.
 
-    Writes `result.json`, `report.html`, the hospitals' and the hub's files. Raises DureError.
+    With the engine `flare` the hub and every hospital are processes of their own, which meet over `scheme` with
+    certificates; with `local` they share this one. Writes `result.json`, `report.html`, the hospitals' and the hub's files. Raises DureError.
     """
     oracle.require()
     seconds: dict[str, float] = {}
@@ -44,18 +48,40 @@ def play(folder: Path, narrator: Narrator) -> tuple[Story, dict[str, Any]]:
         sites, _ = stage.open_hospitals(folder, narrator.line)
 
     narrator.heading(Words("The study is submitted, reviewed and permitted", "연구를 제출하고 검토하고 허가합니다"))
-    with _timed(seconds, "permit"):
-        alliance = stage.join(folder, sites, methods, study)
-        narrator.line(Words(f"Study {study.hash[:19]}…", f"연구 {study.hash[:19]}…"))
-        for hospital in sites:
-            stage.permit(alliance, hospital)
-            narrator.line(
-                Words(
-                    f"{hospital} signed its permit (per_hospital, difference)",
-                    f"{hospital}: 허가서에 서명(per_hospital, difference)",
-                )
+    teller = _Teller(narrator, seconds, methods)
+    with ExitStack() as stack:
+        if engine == "flare":
+            from dure.demo import services
+
+            with _timed(seconds, "join"):
+                meeting = services.joined(folder, sites, methods, study, scheme, narrator.line)
+                alliance, researcher, _ = stack.enter_context(meeting)
+        else:
+            alliance = stage.join(folder, sites, methods, study)
+            stack.callback(alliance.store.close)
+        with _timed(seconds, "permit"):
+            _permitted(alliance, narrator, at_hub=engine == "local")
+        narrator.heading(Words("The hospitals answer; only sums leave", "병원들이 답하고, 합만 나갑니다"))
+        if engine == "flare":
+            outcomes = services.followed(alliance, researcher, teller)
+        else:
+            _, outcomes = run_study(alliance.store, study.hash, alliance.engine, methods, progress=teller)
+        return _told(folder, narrator, alliance, outcomes, seconds)
+
+
+def _permitted(alliance: stage.Alliance, narrator: Narrator, at_hub: bool) -> None:
+    """Every hospital reviews and signs; its service hands the permit in, or it is handed over here."""
+    study = alliance.study
+    narrator.line(Words(f"Study {study.hash[:19]}…", f"연구 {study.hash[:19]}…"))
+    for hospital in alliance.sites:
+        stage.permit(alliance, hospital, at_hub=at_hub)
+        narrator.line(
+            Words(
+                f"{hospital} signed its permit (per_hospital, difference)",
+                f"{hospital}: 허가서에 서명(per_hospital, difference)",
             )
-    if stage.NETWORK not in methods:
+        )
+    if stage.NETWORK not in alliance.methods:
         narrator.line(
             Words(
                 "The network step is left out: its package is not installed (pip install ./examples/dure_network)",
@@ -63,10 +89,16 @@ def play(folder: Path, narrator: Narrator) -> tuple[Story, dict[str, Any]]:
             )
         )
 
-    narrator.heading(Words("The hospitals answer; only sums leave", "병원들이 답하고, 합만 나갑니다"))
-    teller = _Teller(narrator, seconds, methods)
-    _, outcomes = run_study(alliance.store, study.hash, alliance.engine, methods, progress=teller)
 
+def _told(
+    folder: Path,
+    narrator: Narrator,
+    alliance: stage.Alliance,
+    outcomes: Mapping[str, Outcome],
+    seconds: dict[str, float],
+) -> tuple[Story, dict[str, Any]]:
+    """Compared, released and written down."""
+    study = alliance.study
     narrator.heading(Words("For comparison: each alone, and pooled", "비교: 각 병원 단독, 그리고 자료 모음"))
     narrator.line(
         Words(
@@ -95,7 +127,6 @@ def play(folder: Path, narrator: Narrator) -> tuple[Story, dict[str, Any]]:
         (folder / "report.html").write_text(page(told), encoding="utf-8")
     result = telling.result_json(played)
     (folder / "result.json").write_text(json.dumps(result, ensure_ascii=False, indent=1), encoding="utf-8")
-    alliance.store.close()
     return told, result
 
 

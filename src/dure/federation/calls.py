@@ -83,7 +83,10 @@ class Keys(Protocol):
     def sign(self, data: bytes) -> bytes: ...
 
     def verify(self, peer: str, data: bytes, signature: bytes, shown: bytes) -> bool:
-        """Whether `peer` signed; `shown` is the key a not yet enrolled peer names in its hello."""
+        """Whether `peer` signed; `shown` is the key a not yet enrolled peer names in its hello.
+
+        Raises DureError for those who may not speak at all.
+        """
         ...
 
 
@@ -158,13 +161,14 @@ class Calls:
         patience: float = 60.0,
         limit: float = float("inf"),
         notice: Callable[[], None] = lambda: None,
+        abandoned: Callable[[], bool] = lambda: False,
     ) -> bytes:
         """The peer's reply. `patience`: seconds without a sign of life; `limit`: seconds altogether.
 
         `notice` is called whenever the peer says that it is still working. Raises Unreachable, or the DureError that
         the peer answered with. A peer that was started again is called again: handlers give the same answer twice.
         """
-        waits = _Patience(patience, limit)
+        waits = _Patience(patience, limit, abandoned)
         while True:
             session = self._session(peer, waits)
             try:
@@ -297,16 +301,18 @@ class Calls:
             header = msgpack.unpackb(head)
             if not isinstance(header, dict) or not isinstance(payload, bytes):
                 return
-            sound = self.keys.verify(peer, _bound(peer, self.wire.name, head), signature, self._shown(peer, header))
+            refusal: DureError | None = None if self._sound(peer, header, head, signature) else SIGNATURE
+        except DureError as error:  # a stranger, or somebody who was revoked
+            refusal = error
         except (ValueError, TypeError, KeyError, msgpack.UnpackException):
             return  # not a frame of this protocol: nothing to answer to
         if "a" in header:
             peer_waiting = self._waiting.get(header["a"])
-            if sound and peer_waiting and peer_waiting[0] == peer and not peer_waiting[1].done():
+            if refusal is None and peer_waiting and peer_waiting[0] == peer and not peer_waiting[1].done():
                 peer_waiting[1].set_result((header, payload))
             return
         try:
-            reply, body = self._answer(peer, header, payload) if sound else (_refused("signature", SIGNATURE), b"")
+            reply, body = (_refused("signature", refusal), b"") if refusal else self._answer(peer, header, payload)
         except (KeyError, TypeError, ValueError):
             reply, body = _refused("form", FORM), b""
         with contextlib.suppress(Unreachable):  # it asks again once it is back
@@ -440,6 +446,9 @@ class Calls:
         head = msgpack.packb(header)
         return bytes(msgpack.packb([head, self.keys.sign(_bound(self.wire.name, peer, head)), payload]))
 
+    def _sound(self, peer: str, header: dict[str, Any], head: bytes, signature: bytes) -> bool:
+        return self.keys.verify(peer, _bound(peer, self.wire.name, head), signature, self._shown(peer, header))
+
     def _shown(self, peer: str, header: dict[str, Any]) -> bytes:
         if header.get("k") == "hello" and "q" in header:
             return bytes(header["shown"])
@@ -482,6 +491,7 @@ class _Patience:
 
     silence: float
     limit: float = float("inf")
+    abandoned: Callable[[], bool] = lambda: False
     began: float = field(default_factory=time.monotonic)
     last: float = field(default_factory=time.monotonic)
 
@@ -489,6 +499,8 @@ class _Patience:
         self.last = time.monotonic()
 
     def left(self) -> float:
+        if self.abandoned():
+            return 0.0
         now = time.monotonic()
         return max(0.0, min(self.last + self.silence - now, self.began + self.limit - now))
 

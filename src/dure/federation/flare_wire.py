@@ -19,20 +19,30 @@ from typing import Any, Literal
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "False")
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
-from nvflare.fuel.f3.cellnet.identity import CellIdentityResolver
-from nvflare.fuel.f3.comm_config import CommConfigurator
-from nvflare.fuel.f3.comm_error import CommError
-from nvflare.fuel.f3.communicator import Communicator
-from nvflare.fuel.f3.connection import Connection
-from nvflare.fuel.f3.drivers.driver import Driver
-from nvflare.fuel.f3.drivers.driver_params import DriverParams
-from nvflare.fuel.f3.drivers.net_utils import parse_url
-from nvflare.fuel.f3.endpoint import Endpoint, EndpointMonitor, EndpointState
-from nvflare.fuel.f3.message import Message, MessageReceiver
-from nvflare.fuel.f3.sfm.conn_manager import Mode
-
+from dure.errors import MissingPackage
 from dure.federation.calls import LARGEST_FRAME, Unreachable
-from dure.federation.flare_driver import Admits, TlsDriver
+from dure.language import Words
+
+try:
+    from nvflare.fuel.f3.cellnet.identity import CellIdentityResolver
+    from nvflare.fuel.f3.comm_config import CommConfigurator
+    from nvflare.fuel.f3.comm_error import CommError
+    from nvflare.fuel.f3.communicator import Communicator
+    from nvflare.fuel.f3.connection import Connection
+    from nvflare.fuel.f3.drivers.driver import Driver
+    from nvflare.fuel.f3.drivers.driver_params import DriverParams
+    from nvflare.fuel.f3.drivers.net_utils import parse_url
+    from nvflare.fuel.f3.endpoint import Endpoint, EndpointMonitor, EndpointState
+    from nvflare.fuel.f3.message import Message, MessageReceiver
+    from nvflare.fuel.f3.sfm.conn_manager import Mode
+
+    from dure.federation.flare_driver import Admits, TlsDriver
+except ImportError:
+    raise MissingPackage(
+        purpose=Words("Running between hospitals", "병원 사이의 실행"),
+        package="nvflare",
+        command='pip install "dure[flare]"',
+    ) from None
 
 Scheme = Literal["tcp", "grpc"]
 APPLICATION = 1

@@ -10,7 +10,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
-from dure.errors import DureError, NotEstimable, PermitError, QuorumMissed, Refused, RunWaits, SiteError, StepSkipped
+from dure.errors import (
+    DureError,
+    NotEstimable,
+    PermitError,
+    QuorumMissed,
+    Refused,
+    RunWaits,
+    SiteError,
+    SitePaused,
+    StepSkipped,
+)
 from dure.federation.answer import total_of
 from dure.federation.engine import Engine
 from dure.federation.messages import Ask, error_data, error_from
@@ -298,7 +308,11 @@ class Run:
     def _left_out(self, error: DureError) -> bool:
         if isinstance(error, Refused):
             return error.rule == "minimum_cohort"
-        return bool(self.quorum and self.quorum.answer_within) and isinstance(error, SiteError | PermitError)
+        return (
+            bool(self.quorum and self.quorum.answer_within)
+            and isinstance(error, SiteError | PermitError)
+            and not isinstance(error, SitePaused)
+        )
 
     def _recall_dropped(self) -> None:
         entry = self.ledger.read("", None)

@@ -17,14 +17,23 @@ ABOUT = Words("The alliance's hub: its studies and where they stand.", "연합�
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """`dure-hub status --store hub.db [--json]`."""
+    """`dure-hub serve FOLDER` or `dure-hub status --store FOLDER [--json]`."""
     parser = argparse.ArgumentParser(prog="dure-hub", description=ABOUT.say())
     commands = parser.add_subparsers(dest="command", required=True)
     status = commands.add_parser("status", help=Words("studies and their state", "연구와 상태").say())
     status.add_argument("--store", type=Path, required=True, help=Words("the hub's file", "허브의 파일").say())
     status.add_argument("--json", action="store_true")
+    serving = commands.add_parser(
+        "serve", help=Words("run the hub until it is stopped", "멈출 때까지 허브를 실행").say()
+    )
+    serving.add_argument("folder", type=Path, help=Words("the hub's folder", "허브 폴더").say())
+    serving.add_argument("--health", type=int, default=None)
+    serving.add_argument("--patience", type=float, default=30.0)
     chosen = parser.parse_args(arguments)
     try:
+        if chosen.command == "serve":
+            serve(chosen.folder, chosen.health, chosen.patience)
+            return 0
         print(json.dumps(_status(chosen.store), ensure_ascii=False, indent=2) if chosen.json else _text(chosen.store))
     except DureError as error:
         print("\n".join(error.parts()), file=sys.stderr)
@@ -32,10 +41,24 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
+def serve(folder: Path, health: int | None, patience: float) -> None:
+    """Run the hub of a folder until SIGTERM or Ctrl-C."""
+    from dure.federation.health import until_stopped
+    from dure.hub.service import HubService
+
+    until_stopped(HubService(folder, health, patience=patience))
+
+
+def _place(path: Path) -> Path | str:
+    from dure.hub.authority import read_hub
+
+    return read_hub(path).place if path.is_dir() else path
+
+
 def _status(path: Path) -> list[dict[str, object]]:
-    if not path.is_file():
+    if not path.exists():
         raise FileMissing(path=path)
-    store = Store(path)
+    store = Store(_place(path))
     found: list[dict[str, object]] = []
     for hash_, document, state in store.studies():
         study = json.loads(document)
@@ -52,7 +75,7 @@ def _status(path: Path) -> list[dict[str, object]]:
 
 def _text(path: Path) -> str:
     studies = _status(path)
-    store = Store(path)
+    store = Store(_place(path))
     lines = [", ".join(store.hospitals()) or "–"]
     store.close()
     for study in studies:

@@ -42,6 +42,9 @@ class Runner:
             return self._no(PermitError(hospital=self.site.hospital, problem=problem))
         try:
             return self._answer(ask)
+        except MemoryError:  # the hospital's limit for one run; the worker says so
+            self._log_failure(ask, "out-of-memory")
+            raise
         except Exception as error:  # the hub hears that something failed; the error's words might hold a value
             self._log_failure(ask, type(error).__name__)
             return Answer(self.site.hospital, "error", error={"code": "unexpected", "fields": {}}).to_bytes()

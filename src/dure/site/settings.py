@@ -16,12 +16,32 @@ from dure.study.document import Strict, read_document
 from dure.study.permit import key_document
 
 
+class Resources(Strict):
+    """What one study may use at this hospital at a time: `memory` such as `8 GiB`, processor `cores`, `minutes` for one
+    answer; and how many `studies` are worked on at once, the others wait."""
+
+    memory: str = Field("8 GiB", pattern=r"^\d+(\.\d+)? ?(MiB|GiB)$")
+    cores: int = Field(2, ge=1)
+    minutes: float = Field(60, gt=0)
+    studies: int = Field(4, ge=1)
+
+    @property
+    def bytes(self) -> int:
+        number, unit = self.memory[:-3].strip(), self.memory[-3:]
+        return int(float(number) * {"MiB": 2**20, "GiB": 2**30}[unit])
+
+    @property
+    def seconds(self) -> float:
+        return self.minutes * 60
+
+
 class SiteFile(Strict):
     """`limits` may only tighten the alliance's rules. Paths are relative to the file."""
 
     hospital: str = Field(min_length=1)
     database: Path = Path("omop.duckdb")
     limits: dict[str, float] = Field(default_factory=dict)
+    resources: Resources = Resources()
 
 
 class Site:

@@ -1,0 +1,117 @@
+"""A researcher's line to the alliance: submit a study, see where it stands, follow, cancel, fetch what was released."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from dure.errors import HubUnreachable
+from dure.federation.calls import FORM
+from dure.federation.membership import Line
+from dure.study.packing import pack, unpack
+from dure.study.result import Result, unpack_result
+from dure.study.spec import Study, canonical_json
+
+PATIENCE = 20.0
+OVER = ("finished", "released", "declined", "withdrawn")
+
+
+class Alliance:
+    """With a member's folder, made by `dure study enrol` or `dure site enrol`. Use it in a `with` statement.
+
+    A hospital's own service holds the line of a hospital's folder; researchers have folders of their own.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._line = Line(folder, _nothing)
+
+    def __enter__(self) -> Alliance:
+        self._line.open()
+        try:
+            self._line.wait(PATIENCE)
+        except BaseException:
+            self._line.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._line.close()
+
+    def submit(self, study: Study) -> str:
+        """The study's hash; submitting it twice changes nothing. Raises what is wrong with it before any review."""
+        return self._line.call("submit", canonical_json(study).encode(), PATIENCE).decode()
+
+    def studies(self) -> list[dict[str, Any]]:
+        """The status of every study of the alliance."""
+        found: list[dict[str, Any]] = unpack(self._line.call("studies", b"", PATIENCE))
+        return found
+
+    def status(self, study: str) -> dict[str, Any]:
+        """State, hospitals and their answers, steps, and what it waits for; `study`: a hash or how it begins."""
+        found: dict[str, Any] = self._ask("status", study=study)
+        return found
+
+    def follow(self, study: str, after: int = 0) -> Iterator[dict[str, Any]]:
+        """Every event since `after` as it happens, until the study is over. A lost line is waited for."""
+        while True:
+            try:
+                events = self._ask("events", study=study, after=after)
+                over = not events and self.status(study)["state"] in OVER
+            except HubUnreachable:
+                self._line.wait(3600)
+                continue
+            for event in events:
+                after = event["number"]
+                yield event
+            if over:
+                return
+
+    def cancel(self, study: str) -> None:
+        """Withdraw a study that one submitted; what is being computed is stopped."""
+        self._ask("cancel", study=study)
+
+    def fetch(self, study: str) -> dict[str, Any]:
+        """What the board released: steps with their folds (`Result` or error), and every array that left a hospital."""
+        found: dict[str, Any] = self._ask("fetch", study=study)
+        for step in found["steps"].values():
+            for fold in step["folds"]:
+                fold["result"] = unpack_result(fold["result"]) if fold["result"] else None
+        return found
+
+    def _ask(self, topic: str, **asked: Any) -> Any:
+        reply = self._line.call(topic, pack(asked), PATIENCE)
+        return unpack(reply) if reply else None
+
+
+def write(fetched: dict[str, Any], folder: Path) -> list[Path]:
+    """The released tables as CSV files, and everything else in `result.json`; the files' paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    told: dict[str, Any] = {"study": fetched["study"], "steps": {}, "left": fetched["left"]}
+    paths = []
+    for name, step in fetched["steps"].items():
+        told["steps"][name] = {"status": step["status"], "hospitals": step["hospitals"], "folds": []}
+        for fold in step["folds"]:
+            result: Result | None = fold["result"]
+            tables = []
+            for table, found in (result.tables if result else {}).items():
+                path = folder / (".".join(filter(None, (name, fold["fold"], table))) + ".csv")
+                found.frame.write_csv(path)
+                paths.append(path)
+                tables.append(path.name)
+            facts = result.facts if result else {}
+            told["steps"][name]["folds"].append(
+                {key: fold[key] for key in ("fold", "status", "rounds", "error")} | {"tables": tables, "facts": facts}
+            )
+    path = folder / "result.json"
+    path.write_text(json.dumps(told, ensure_ascii=False, indent=1), encoding="utf-8")
+    return [*paths, path]
+
+
+def _nothing(peer: str, topic: str, body: bytes) -> bytes:
+    """A researcher is asked nothing."""
+    raise FORM

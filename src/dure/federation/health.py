@@ -1,0 +1,55 @@
+"""What long-lived services share: they stop in order when told to, and show on loopback whether they are well."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+from collections.abc import Callable, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Protocol
+
+Report = Callable[[], tuple[bool, Mapping[str, Any]]]
+"""Whether the service is well, and plain facts about it."""
+
+
+class Service(Protocol):
+    def run(self) -> None:
+        """Until `stop`."""
+        ...
+
+    def stop(self) -> None: ...
+
+
+def until_stopped(service: Service) -> None:
+    """Run a service until SIGTERM or Ctrl-C, then let it end in order."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: service.stop())
+    service.run()
+
+
+class Health:
+    """`GET /health` at 127.0.0.1:`port` (0: any free one), which no other machine reaches: 200, or 503 if not well."""
+
+    def __init__(self, port: int, report: Report) -> None:
+        class Page(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                known = self.path.rstrip("/") in ("", "/health")
+                well, facts = report() if known else (False, {"problem": "only /health is here"})
+                body = json.dumps(facts, ensure_ascii=False).encode()
+                self.send_response(404 if not known else 200 if well else 503)
+                self.send_header("Content-Type", "application/json; charset=utf-8")
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, format: str, *arguments: Any) -> None:
+                """Nothing: whoever asks every second would fill the log."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", port), Page)
+        self.port = int(self._server.server_address[1])
+        threading.Thread(target=self._server.serve_forever, name="health", daemon=True).start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()

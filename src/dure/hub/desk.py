@@ -1,0 +1,139 @@
+"""What the hub answers its members: each topic is one function of who asks and what they sent."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from dure.errors import DureError, LifecycleError, MessageRefused, NotAMember
+from dure.federation.messages import error_data
+from dure.federation.rounds import Outcome
+from dure.hub import studies
+from dure.hub.runs import results
+from dure.hub.store import Member, Store
+from dure.language import Words
+from dure.study import lifecycle
+from dure.study.method import Methods
+from dure.study.packing import unpack
+from dure.study.result import pack_result
+from dure.study.spec import Study
+
+
+def status_of(store: Store, hash_: str, connected: Mapping[str, bool]) -> dict[str, Any]:
+    """A study for people: its state, each hospital's answer and line, the steps, and what it waits for."""
+    study, state = studies.read(store, hash_)
+    answers, members = store.permits(hash_), store.hospitals()
+    steps: dict[str, str] = {}
+    for run in store.runs(hash_):
+        for step in study.steps:
+            entries = [unpack(entry) for entry in store.ledger(run).folds(step.name)]
+            if entries:
+                rounds = max(int(entry["round"]) for entry in entries)
+                said = ", ".join(sorted({str(entry["status"]) for entry in entries}))
+                steps[step.name] = f"{said} ({rounds})" if said == "running" else said
+    events = store.events(hash_)
+    waits = next((event for event in reversed(events) if event["event"] in ("waiting", "going on", "finished")), None)
+    return {
+        "study": hash_,
+        "title": study.title.model_dump(),
+        "state": state,
+        "submitter": store.submission(hash_)[1],
+        "hospitals": {
+            name: {
+                "answer": "waiting" if name not in answers else "permitted" if answers[name] else "declined",
+                "connected": connected.get(name, False),
+            }
+            for name in {**dict.fromkeys(answers), **dict.fromkeys(members)}
+        },
+        "steps": {step.name: steps.get(step.name, "–") for step in study.steps},
+        "waits": waits["problems"] if waits and waits["event"] == "waiting" and state in ("running", "waiting") else [],
+    }
+
+
+def find(store: Store, given: str) -> str:
+    """The full hash of a study named by its hash or the first characters of it; raises UnknownStudy."""
+    known = [hash_ for hash_, _, _ in store.studies()]
+    start = given.removeprefix("sha256:")
+    fitting = [hash_ for hash_ in known if hash_.removeprefix("sha256:").startswith(start)] if len(start) >= 4 else []
+    if len(fitting) == 1:
+        return fitting[0]
+    return studies.read(store, given) and given
+
+
+def submit(store: Store, methods: Methods, member: Member, body: bytes) -> str:
+    study = Study.model_validate(json.loads(body))
+    return studies.submit(store, study, methods, member.name)
+
+
+def withdraw(store: Store, hash_: str, member: Member) -> None:
+    """Only who submitted a study, or the alliance's office, withdraws it."""
+    submitter = store.submission(hash_)[1]
+    if member.name != submitter:
+        problem = Words("Only who submitted a study may cancel it", "연구를 제출한 사람만 취소할 수 있습니다")
+        raise MessageRefused(problem=problem, hint=Words(f"Ask {submitter}.", f"{submitter}에게 요청하십시오."))
+    studies.advance(store, hash_, "withdraw", "researcher")
+
+
+def released(store: Store, hash_: str, methods: Methods) -> dict[str, Any]:
+    """The released results by step and fold, as packed Results; raises LifecycleError until the board releases them."""
+    state = studies.read(store, hash_)[1]
+    if state != "released":
+        raise LifecycleError(action="fetch", state=state, role="researcher", open=_open_to(state))
+    outcomes = results(store, hash_, methods)
+    return {
+        "study": hash_,
+        "steps": {name: _told(outcome) for name, outcome in outcomes.items()},
+        "left": [
+            {
+                "hospital": item.hospital,
+                "step": item.step,
+                "round": item.round,
+                "array": item.array,
+                "shape": list(item.shape),
+                "bytes": item.bytes,
+                "rules": list(item.rules),
+            }
+            for outcome in outcomes.values()
+            for item in outcome.left
+        ],
+    }
+
+
+def problems(outcomes: Mapping[str, Outcome]) -> list[dict[str, Any]]:
+    """Why steps wait, without repetition: an error each, which names its hospitals."""
+    found: list[dict[str, Any]] = []
+    for outcome in outcomes.values():
+        for fold in outcome.folds.values():
+            if fold.status == "waiting" and fold.error is not None:
+                said = error_data(fold.error) | {"en": fold.error.text("en"), "ko": fold.error.text("ko")}
+                if said not in found:
+                    found.append(said)
+    return found
+
+
+def not_a_member(identity: str) -> DureError:
+    return NotAMember(
+        name=identity, problem=Words("It was revoked, or never joined", "취소되었거나 가입한 적이 없습니다")
+    )
+
+
+def _told(outcome: Outcome) -> dict[str, Any]:
+    return {
+        "status": outcome.status,
+        "hospitals": list(outcome.hospitals),
+        "folds": [
+            {
+                "fold": fold or "",
+                "status": found.status,
+                "rounds": found.rounds,
+                "result": pack_result(found.released) if found.released else None,
+                "error": {"en": found.error.text("en"), "ko": found.error.text("ko")} if found.error else None,
+            }
+            for fold, found in outcome.folds.items()
+        ],
+    }
+
+
+def _open_to(state: lifecycle.State) -> str:
+    return ", ".join(f"{t.action} ({t.role})" for t in lifecycle.TRANSITIONS if t.before == state) or "–"

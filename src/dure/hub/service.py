@@ -1,0 +1,401 @@
+"""The hub's service: one open port for members, a thread for every study that runs, and its truth in the store."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from dure.errors import DureError
+from dure.federation.calls import FORM, Calls, Unreachable
+from dure.federation.flare_engine import Abandoned, FlareEngine
+from dure.federation.flare_wire import Credentials, FlareWire
+from dure.federation.health import Health
+from dure.federation.invitation import INVITED
+from dure.federation.membership import HUB
+from dure.federation.messages import error_data
+from dure.guard.journal import Journal
+from dure.hub import desk, studies
+from dure.hub.authority import Authority, read_hub, renew_own
+from dure.hub.runs import run_study
+from dure.hub.store import Member, Store
+from dure.study.method import Methods, installed_methods
+from dure.study.packing import pack, unpack
+from dure.study.permit import read_key
+from dure.study.spec import seconds
+
+VERSION = version("dure")
+TICK = 1.0
+FOLLOW = 4.0
+"""Seconds for which a question for new events waits for one."""
+AGAIN = 20.0
+"""Seconds after which a waiting run looks again, even if nobody came back."""
+RUNS = ("permitted", "running", "waiting")
+
+
+class HubService:
+    """The alliance's long-lived process. `run` returns after `stop`; a killed one goes on where its ledger ends."""
+
+    def __init__(
+        self,
+        folder: Path,
+        health: int | None = None,
+        journal: Journal | None = None,
+        patience: float = 30.0,
+        methods: Methods | None = None,
+    ) -> None:
+        self.hub = read_hub(folder)
+        renew_own(self.hub)
+        self.store = Store(self.hub.place)
+        self.authority = Authority(self.hub, self.store)
+        self.methods = methods if methods is not None else installed_methods()
+        self.journal = journal or Journal("hub")
+        self.patience = patience
+        self._members: dict[str, Member] = {}
+        self._serials: dict[str, bool] = {}
+        self._refresh()
+        credentials = Credentials(folder / "authority.pem", folder / "tls.pem", folder / "tls.pem")
+        self._wire = FlareWire(HUB, credentials, self.hub.scheme)  # type: ignore[arg-type]
+        self.calls = Calls(self._wire, self.hub.keys(self._key_of), self._handle)
+        self.calls.on_session = self._came
+        self._running: dict[str, _StudyRun] = {}
+        self._paused: dict[str, bool] = {}
+        self._news, self._stop = threading.Condition(), threading.Event()
+        self._courier = ThreadPoolExecutor(8, thread_name_prefix="courier")
+        self._carried: set[tuple[str, str]] = set()
+        self._health = Health(health, self._report) if health is not None else None
+
+    def run(self) -> None:
+        self._wire.listen(self.hub.listen, self.hub.port, self._admits)
+        self.journal.say("started", version=VERSION, listen=f"{self.hub.scheme}://{self.hub.listen}:{self.hub.port}")
+        try:
+            while not self._stop.is_set():
+                self._tick()
+                self._stop.wait(TICK)
+        finally:
+            self._end()
+
+    def stop(self) -> None:
+        """Ask `run` to return: rounds under way are given up, and asked again after the next start."""
+        self._stop.set()
+
+    # ── who may speak ──
+
+    def _refresh(self) -> None:
+        """Members and certificates as they are now; commands of the office write to the same store."""
+        members = {member.identity: member for member in self.store.members()}
+        gone = [name for name, member in self._members.items() if not member.revoked and members[name].revoked]
+        self._members, self._serials = members, self.store.serials()
+        for identity in gone:
+            self.calls.forget(identity)
+            self.journal.say("revoked", level="warning", member=members[identity].name)
+            self._wake_all()
+
+    def _admits(self, serial: str) -> bool:
+        holds = self._serials.get(serial)
+        if holds is None:
+            self._serials = self.store.serials()
+            holds = self._serials.get(serial, False)
+        if not holds:
+            self.journal.say("certificate refused", level="warning", serial=serial)
+        return holds
+
+    def _key_of(self, peer: str) -> bytes | None:
+        """The member's public key; None for those who are invited. Raises NotAMember for anybody else."""
+        if peer.startswith(INVITED):
+            return None
+        member = self._member(peer)
+        if member is None:
+            raise desk.not_a_member(peer)
+        return bytes.fromhex(str(read_key(member.key).keyval["public"]))
+
+    def _member(self, peer: str) -> Member | None:
+        if peer not in self._members and not peer.startswith(INVITED):
+            self._refresh()
+        member = self._members.get(peer)
+        return member if member and not member.revoked else None
+
+    def _came(self, peer: str) -> None:
+        member = self._member(peer)
+        if member:
+            self.journal.say("connected", member=member.name)
+        self._wake_all()
+
+    # ── what members ask ──
+
+    def _handle(self, peer: str, topic: str, body: bytes) -> bytes:
+        if topic == "enrol" and peer.startswith(INVITED):
+            asked = unpack(body)
+            name, certificate = self.authority.enrol(peer, asked["request"], asked["key"])
+            self._refresh()
+            self.journal.say("enrolled", member=name)
+            return pack({"certificate": certificate})
+        member = self._member(peer)
+        if member is None:
+            raise desk.not_a_member(peer)
+        try:
+            answered = self._everybody(member, topic, body)
+            if answered is None and member.role == "hospital":
+                answered = self._hospital(member, topic, body)
+        except DureError as error:
+            self.journal.say("refused", level="warning", member=member.name, topic=topic, error=error.code())
+            raise
+        if answered is None:
+            raise FORM
+        return answered
+
+    def _everybody(self, member: Member, topic: str, body: bytes) -> bytes | None:
+        if topic == "join":
+            told = unpack(body)
+            self._paused[member.name] = bool(told.get("paused"))
+            self._wake_all()
+            return pack({"alliance": self.hub.alliance, "software": VERSION})
+        if topic == "renew":
+            certificate = self.authority.renew(member, unpack(body)["request"])
+            self._refresh()
+            self.journal.say("certificate renewed", member=member.name)
+            return pack({"certificate": certificate})
+        if topic == "submit":
+            hash_ = desk.submit(self.store, self.methods, member, body)
+            self.tell(hash_, "submitted", by=member.name)
+            self._deliver()
+            return hash_.encode()
+        if topic == "studies":
+            return pack([desk.status_of(self.store, hash_, self._connected()) for hash_, _, _ in self.store.studies()])
+        if topic not in ("status", "events", "cancel", "fetch"):
+            return None
+        asked = unpack(body)
+        hash_ = desk.find(self.store, asked["study"])
+        if topic == "status":
+            return pack(desk.status_of(self.store, hash_, self._connected()))
+        if topic == "events":
+            return pack(self._events(hash_, int(asked["after"])))
+        if topic == "cancel":
+            desk.withdraw(self.store, hash_, member)
+            self.tell(hash_, "cancelled", by=member.name)
+            self._abandon(hash_)
+            return b""
+        return pack(desk.released(self.store, hash_, self.methods))
+
+    def _hospital(self, member: Member, topic: str, body: bytes) -> bytes | None:
+        if topic == "permit":
+            said = unpack(body)
+            studies.receive_permit(self.store, said["study"], member.name, said["envelope"])
+            self.tell(said["study"], "permitted" if said["envelope"] else "declined", hospital=member.name)
+            self._advance(said["study"])
+            return b""
+        if topic == "pause":
+            self._paused[member.name] = bool(unpack(body))
+            self.journal.say("paused" if self._paused[member.name] else "resumed", member=member.name)
+            self._wake_all()
+            return b""
+        return None
+
+    def _events(self, hash_: str, after: int) -> list[dict[str, Any]]:
+        deadline = time.monotonic() + FOLLOW
+        with self._news:
+            while not (found := self.store.events(hash_, after)) and not self._stop.is_set():
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    break
+                self._news.wait(left)
+        return found
+
+    # ── studies on their way ──
+
+    def tell(self, hash_: str, event: str, **details: Any) -> None:
+        """Something happened in a study: to its record, to the log, and to those who follow it."""
+        self.store.put_event(hash_, event, details)
+        plain: dict[str, Any] = {name: value for name, value in details.items() if isinstance(value, str | int | float)}
+        self.journal.say(event, study=hash_, **plain)
+        with self._news:
+            self._news.notify_all()
+
+    def _tick(self) -> None:
+        self._refresh()
+        self._deliver()
+        for hash_, _, state in self.store.studies():
+            if state == "submitted" or state in RUNS:
+                self._advance(hash_)
+            elif hash_ in self._running:
+                self._abandon(hash_)
+
+    def _advance(self, hash_: str) -> None:
+        """Close the review if it is over; start the run if it may, or wake it."""
+        if studies.settle(self.store, hash_) not in RUNS or self._stop.is_set():
+            return
+        with self._news:
+            run = self._running.get(hash_)
+            if run is None or run.over:
+                self._running[hash_] = run = _StudyRun(self, hash_)
+                run.start()
+        run.look()
+
+    def _deliver(self) -> None:
+        """Studies into the inboxes of hospitals that are connected and do not hold them yet."""
+        connected = self._connected()
+        for hash_, document, state in self.store.studies():
+            if state != "submitted" and state not in RUNS:
+                continue
+            for name in set(self.store.hospitals()) - self.store.delivered(hash_):
+                if connected.get(name) and (hash_, name) not in self._carried:
+                    self._carried.add((hash_, name))
+                    self._courier.submit(self._carry, hash_, name, document)
+
+    def _carry(self, hash_: str, hospital: str, document: str) -> None:
+        try:
+            self.calls.call(self.identities()[hospital], "study", document.encode(), self.patience)
+            self.store.put_delivered(hash_, hospital)
+            self.tell(hash_, "delivered", hospital=hospital)
+        except (Unreachable, DureError, KeyError) as error:
+            self.journal.say("not delivered", level="warning", study=hash_, hospital=hospital, why=type(error).__name__)
+        finally:
+            self._carried.discard((hash_, hospital))
+
+    def _abandon(self, hash_: str) -> None:
+        run = self._running.pop(hash_, None)
+        if run:
+            run.abandon.set()
+            run.wake.set()
+        for identity in self.identities().values():
+            if self.calls.known(identity):
+                self._courier.submit(self._stop_at, identity, hash_)
+
+    def _stop_at(self, identity: str, hash_: str) -> None:
+        try:
+            self.calls.call(identity, "stop", hash_.encode(), self.patience)
+        except (Unreachable, DureError):
+            return  # it is not working on it, or will refuse the next question
+
+    def _wake_all(self) -> None:
+        for run in list(getattr(self, "_running", {}).values()):
+            run.look(now=True)
+
+    def identities(self) -> dict[str, str]:
+        return {member.name: member.identity for member in self._members.values() if not member.revoked}
+
+    def _connected(self) -> dict[str, bool]:
+        return {name: self.calls.known(identity) for name, identity in self.identities().items()}
+
+    # ── how it is ──
+
+    def _report(self) -> tuple[bool, Mapping[str, Any]]:
+        hospitals = set(self.store.hospitals())
+        connected = [name for name, up in self._connected().items() if up and name in hospitals]
+        running = [hash_[7:19] for hash_, run in list(self._running.items()) if not run.over]
+        return True, {
+            "alliance": self.hub.alliance,
+            "version": VERSION,
+            "hospitals": len(hospitals),
+            "connected": sorted(connected),
+            "paused": sorted(name for name, paused in self._paused.items() if paused and name in connected),
+            "studies running": running,
+        }
+
+    def _end(self) -> None:
+        runs = list(self._running.values())
+        for run in runs:
+            run.abandon.set()
+            run.wake.set()
+        self._wire.stop()
+        for run in runs:
+            run.join(10)
+        self._courier.shutdown(wait=False, cancel_futures=True)
+        if self._health:
+            self._health.close()
+        self.journal.say("stopped")
+        self.store.close()
+
+
+class _StudyRun(threading.Thread):
+    """One study's run: until it is finished, cancelled, or the hub stops. Waiting, it looks again when woken."""
+
+    def __init__(self, service: HubService, hash_: str) -> None:
+        super().__init__(name=f"run {hash_[7:15]}", daemon=True)
+        self._service, self._hash = service, hash_
+        self.abandon, self.wake, self.over = threading.Event(), threading.Event(), False
+        self._waits: list[dict[str, Any]] = []
+        self._state = ""
+        self._slow: set[tuple[str, str, int]] = set()
+        self._told: set[tuple[Any, ...]] = set()
+        self._at: tuple[str, int] = ("", 0)
+
+    def look(self, now: bool = False) -> None:
+        """Somebody came back, permitted or resumed; `now` even if the permits are as they were."""
+        if now or self._permits() != self._state:
+            self.wake.set()
+
+    def run(self) -> None:
+        service = self._service
+        try:
+            while not self.abandon.is_set():
+                self.wake.clear()
+                self._state = self._permits()
+                try:
+                    if self._round_of_runs():
+                        return
+                except DureError as error:  # a permit that ran out, for instance: it waits for a person
+                    if self.abandon.is_set():
+                        return
+                    self._waiting([error_data(error) | {"en": error.text("en"), "ko": error.text("ko")}])
+                self.wake.wait(AGAIN)
+                self.abandon.wait(0.05)
+        except Abandoned:
+            service.journal.say("run given up", study=self._hash)
+        except Exception as error:
+            service.journal.say("run failed", level="error", study=self._hash, why=type(error).__name__)
+            self.abandon.wait(AGAIN)  # the service starts it again
+        finally:
+            self.over = True
+
+    def _round_of_runs(self) -> bool:
+        """Run until it is finished (True) or waits."""
+        service, within = self._service, studies.read(self._service.store, self._hash)[0].quorum.answer_within
+        patience = max(service.patience, seconds(within)) if within else service.patience
+        engine = FlareEngine(service.calls, service.identities(), patience, self._notice, self.abandon)
+        try:
+            _, outcomes = run_study(service.store, self._hash, engine, service.methods, progress=self._progress)
+        finally:
+            engine.close()
+        if studies.read(service.store, self._hash)[1] != "waiting":
+            service.tell(self._hash, "finished", steps={name: outcome.status for name, outcome in outcomes.items()})
+            return True
+        self._waiting(desk.problems(outcomes))
+        return False
+
+    def _waiting(self, problems: list[dict[str, Any]]) -> None:
+        if problems != self._waits:
+            self._waits = problems
+            self._service.tell(self._hash, "waiting", problems=problems)
+
+    def _progress(self, event: str, details: Mapping[str, Any]) -> None:
+        if self.abandon.is_set():
+            raise Abandoned
+        said = dict(details)
+        if event == "dropped":
+            error: DureError = said.pop("error")
+            event, said = "left out", {**said, "error": error.code(), "en": error.text("en"), "ko": error.text("ko")}
+        if event in ("round", "step"):
+            self._at = (said["step"], said.get("round", 0))
+        if event == "round" and self._waits:
+            self._waits = []
+            self._service.tell(self._hash, "going on")
+        key = (event, said.get("step"), said.get("status"))
+        if event != "round" and (key in self._told or said.get("status") == "waiting"):
+            return  # a run that looks again begins at its first step; what waits is told with its reason
+        self._told.add(key)
+        self._service.tell(self._hash, event, **said)
+
+    def _notice(self, hospital: str) -> None:
+        """A hospital says that it is still working: told once for every round."""
+        key = (hospital, *self._at)
+        if key not in self._slow:
+            self._slow.add(key)
+            self._service.tell(self._hash, "slow", hospital=hospital, step=self._at[0], round=self._at[1] + 1)
+
+    def _permits(self) -> str:
+        return str(sorted((name, str(found)) for name, found in self._service.store.permits(self._hash).items()))

@@ -1,0 +1,233 @@
+"""A hospital's service: connected outwards to the hub, it takes studies into the inbox, hands in what the steward
+decided, and lets workers answer the questions of permitted runs. It listens to nobody."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from dure.errors import DureError, HubUnreachable, SitePaused
+from dure.federation.calls import FORM
+from dure.federation.flare_engine import ASK
+from dure.federation.health import Health
+from dure.federation.membership import HUB, Line
+from dure.federation.messages import Answer, Ask, error_data
+from dure.guard import certificates
+from dure.guard.journal import Journal
+from dure.site import inbox
+from dure.site.settings import Site
+from dure.site.worker import Worker, prepare
+from dure.study.packing import pack
+from dure.study.spec import Study
+
+VERSION = version("dure")
+TICK = 0.2
+STALE = 60.0
+"""Seconds without a sign of life from the hub after which the service is not well."""
+IDLE = 600.0
+"""Seconds after which an unused worker ends."""
+
+
+class SiteService:
+    """One hospital's long-lived process. `run` returns after `stop`, with nothing half-done."""
+
+    def __init__(self, folder: Path, health: int | None = None, journal: Journal | None = None) -> None:
+        self.site = Site(folder)
+        self.journal = journal or Journal(self.site.hospital)
+        self.resources = self.site.file.resources
+        self._line = Line(folder, self._handle, self._joining)
+        self._workers: dict[str, tuple[Worker, float]] = {}
+        self._answers: dict[str, Future[bytes]] = {}
+        self._lock, self._stop = threading.Lock(), threading.Event()
+        self._pool = ThreadPoolExecutor(self.resources.studies, thread_name_prefix="study")
+        self._health = Health(health, self._report) if health is not None else None
+        self._said: bool | None = None
+        self._told = False
+        self._written = ""
+
+    def run(self) -> None:
+        prepare()
+        self._line.open()
+        self.journal.say("started", version=VERSION, hub=self._line.membership.address)
+        try:
+            while not self._stop.wait(TICK):
+                self._tick()
+        finally:
+            self._end()
+
+    def stop(self) -> None:
+        """Ask `run` to return; what workers have begun is stored when they finish, or asked again."""
+        self._stop.set()
+
+    # ── what the hub asks ──
+
+    def _handle(self, peer: str, topic: str, body: bytes) -> bytes | Future[bytes]:
+        if peer != HUB:
+            raise FORM
+        if topic == ASK:
+            return self._ask(body)
+        if topic == "study":
+            study = Study.model_validate(json.loads(body))
+            if not inbox.holds(self.site, study.hash):
+                inbox.receive(self.site, study)
+                self.journal.say("study received", study=study.hash)
+            return b""
+        if topic == "stop":
+            self._drop(body.decode())
+            return b""
+        raise FORM
+
+    def _ask(self, message: bytes) -> bytes | Future[bytes]:
+        """A question that is being worked on already, on an earlier connection, is not begun twice."""
+        try:
+            ask = Ask.from_bytes(message)
+        except (ValueError, TypeError, KeyError):
+            raise FORM from None
+        if inbox.paused(self.site):
+            error = SitePaused(hospital=self.site.hospital)
+            return Answer(self.site.hospital, "error", error=error_data(error)).to_bytes()
+        digest = hashlib.sha256(message).hexdigest()
+        with self._lock:
+            for old in [key for key, found in self._answers.items() if found.done() and key != digest]:
+                del self._answers[old]  # a repeated one is answered from the hospital's store
+            found = self._answers.get(digest)
+            if found is None or found.done():
+                self._answers[digest] = found = self._pool.submit(self._work, ask, message)
+            return found
+
+    def _work(self, ask: Ask, message: bytes) -> bytes:
+        began = time.monotonic()
+        with self._lock:
+            worker = self._workers[ask.study][0] if ask.study in self._workers else None
+            if worker is None:
+                worker = Worker(self.site.folder, self.site.hospital, self.resources)
+            self._workers[ask.study] = (worker, time.monotonic())
+        reply = worker.answer(message)
+        seconds = round(time.monotonic() - began, 3)
+        self.journal.say(
+            "answered", study=ask.study, run=ask.run, step=ask.step, round=ask.round, bytes=len(reply), seconds=seconds
+        )
+        return reply
+
+    def _drop(self, study: str) -> None:
+        with self._lock:
+            worker = self._workers.pop(study, None)
+        if worker:
+            worker[0].stop()
+            worker[0].close()
+            self.journal.say("run stopped", study=study)
+
+    def _joining(self) -> dict[str, Any]:
+        return {"software": VERSION, "paused": inbox.paused(self.site)}
+
+    # ── what the steward decided, and the rest of its round ──
+
+    def _tick(self) -> None:
+        up = self._line.up()
+        if up != self._said:
+            self._said = up
+            problem = self._line.problem
+            self.journal.say(
+                "connected" if up else "not connected",
+                level="info" if up else "warning",
+                **({"problem": problem.text("en")} if problem else {}),
+            )
+        self._write_status()
+        self._rest_workers()
+        if not up:
+            return
+        try:
+            self._hand_in()
+            self._renew()
+        except HubUnreachable:
+            return  # the next round tries again
+        except DureError as error:
+            self.journal.say("refused by the hub", level="error", error=error.code(), problem=error.text("en"))
+            self._stop.wait(10)
+
+    def _hand_in(self) -> None:
+        """Permits and refusals that the hub has not taken yet, and whether the hospital has paused."""
+        for hash_, envelope, digest in inbox.unsent(self.site):
+            body = {"study": hash_, "envelope": envelope}
+            try:
+                self._line.call("permit", pack(body))
+            except HubUnreachable:
+                raise
+            except DureError as error:
+                inbox.sent(self.site, hash_, digest, error.text("en"))
+                self.journal.say("permit refused by the hub", level="error", study=hash_, problem=error.text("en"))
+                continue
+            inbox.sent(self.site, hash_, digest)
+            if envelope is None:
+                self._drop(hash_)
+            self.journal.say("permit sent" if envelope else "refusal sent", study=hash_)
+        paused = inbox.paused(self.site)
+        if paused != self._told:
+            self._line.call("pause", pack(paused))
+            self._told = paused
+            self.journal.say("paused" if paused else "resumed")
+
+    def _renew(self) -> None:
+        own = (self.site.folder / "tls.pem").read_bytes()
+        begins, expires = certificates.begins(own), certificates.expires(own)
+        asked = self.site.folder / "renew"
+        if asked.exists() or expires - datetime.now(UTC) < (expires - begins) / 3:
+            self._line.renew()
+            asked.unlink(missing_ok=True)
+            self.journal.say(
+                "certificate renewed",
+                expires=certificates.expires((self.site.folder / "tls.pem").read_bytes()).isoformat(),
+            )
+
+    def _rest_workers(self) -> None:
+        now = time.monotonic()
+        with self._lock:
+            resting = [
+                study for study, (_, used) in self._workers.items() if now - used > max(IDLE, self.resources.seconds)
+            ]
+            workers = [self._workers.pop(study)[0] for study in resting]
+        for worker in workers:
+            worker.close()
+
+    # ── how it is ──
+
+    def _report(self) -> tuple[bool, dict[str, Any]]:
+        heard, problem = self._line.heard, self._line.problem
+        facts: dict[str, Any] = {
+            "hospital": self.site.hospital,
+            "hub": self._line.membership.address,
+            "connected": self._line.up(),
+            "paused": inbox.paused(self.site),
+            "working": sum(not found.done() for found in list(self._answers.values())),
+            "problem": problem.text("en") if problem else "",
+        }
+        return self._line.up() and time.time() - heard < STALE, facts
+
+    def _write_status(self) -> None:
+        """`service.json`: what `dure site status` shows, written when it changes and every ten seconds."""
+        facts = json.dumps({**self._report()[1], "at": int(time.time() // 10 * 10)}, ensure_ascii=False)
+        if facts != self._written:
+            beside = self.site.folder / "service.json.new"
+            beside.write_text(facts, encoding="utf-8")
+            beside.replace(self.site.folder / "service.json")
+            self._written = facts
+
+    def _end(self) -> None:
+        self._line.close()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        with self._lock:
+            workers = [worker for worker, _ in self._workers.values()]
+        for worker in workers:
+            worker.stop()
+            worker.close()
+        if self._health:
+            self._health.close()
+        (self.site.folder / "service.json").unlink(missing_ok=True)
+        self.journal.say("stopped")
