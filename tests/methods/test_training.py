@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -19,6 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import log_loss, roc_auc_score
 
+import dure
 from dure.client.frames import columns_of
 from dure.client.simulate import run_frames
 from dure.errors import DureError, InvalidParameter, NobodyLeft, NotAnOutcome, OneClass, UndeclaredLevel
@@ -41,6 +43,7 @@ from dure.study.spec import Step
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install -e '.[learning]'")
 
+SOURCE = Path(dure.__file__).parent
 ASKED: dict[str, Any] = {"outcome": "y", "inputs": ["age", "marker", "group"]}
 WHOLE: dict[str, Any] = {**ASKED, "batch_size": None, "learning_rate": 0.3}
 """Each step over all people of a hospital."""
@@ -839,6 +842,31 @@ def test_importing_the_method_does_not_load_pytorch(tmp_path: Path) -> None:
     program = "import sys, dure.methods.training; print('torch' in sys.modules)"
     found = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "False"
+
+
+@pytest.mark.xfail(strict=True, reason="a permit's hash takes in the file that defines a method, not its folder")
+def test_a_permit_binds_every_file_of_the_method(tmp_path: Path) -> None:
+    shutil.copytree(SOURCE, tmp_path / "dure", ignore=shutil.ignore_patterns("__pycache__"))
+    program = "from dure.study.method import *; from dure.methods.training import method; print(source_hash(method))"
+
+    def hashed() -> str:
+        found = subprocess.run(
+            [sys.executable, "-c", program],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return found.stdout.strip()
+
+    hashes = [hashed()]
+    for name in ("__init__", "network", "parameters", "people"):
+        with (tmp_path / "dure" / "methods" / "training" / f"{name}.py").open("a", encoding="utf-8") as file:
+            file.write("\n# another way of training\n")
+        hashes.append(hashed())
+    assert hashes[0] != hashes[1]
+    assert len(set(hashes)) == 5
 
 
 # ── large models ──
