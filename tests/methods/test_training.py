@@ -844,7 +844,6 @@ def test_importing_the_method_does_not_load_pytorch(tmp_path: Path) -> None:
     assert found.stdout.strip() == "False"
 
 
-@pytest.mark.xfail(strict=True, reason="a permit's hash takes in the file that defines a method, not its folder")
 def test_a_permit_binds_every_file_of_the_method(tmp_path: Path) -> None:
     shutil.copytree(SOURCE, tmp_path / "dure", ignore=shutil.ignore_patterns("__pycache__"))
     program = "from dure.study.method import *; from dure.methods.training import method; print(source_hash(method))"

@@ -10,9 +10,10 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.text import Text
 
-from dure.cli import joining
-from dure.cli.keeping import hub_app, site_app, study_app
+from dure.cli.office import hub_app
+from dure.cli.research import study_app
 from dure.cli.screen import Narrator, Unanswered, console, errors, say, show_error, show_remark, show_table
+from dure.cli.steward import site_app
 from dure.errors import DureError
 from dure.language import Words, reader_language
 
@@ -29,7 +30,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-assert joining  # its commands are on the same groups
 app.add_typer(study_app, name="study")
 app.add_typer(site_app, name="site")
 app.add_typer(hub_app, name="hub")

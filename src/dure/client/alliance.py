@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any
 
 from dure.errors import HubUnreachable
-from dure.federation.calls import FORM
+from dure.federation.frames import FORM
 from dure.federation.membership import Line
 from dure.study.packing import pack, unpack
 from dure.study.result import Result, unpack_result

@@ -36,7 +36,9 @@ def play(
     """Run everything into `folder`; the story and the result are also written there.
 
     With the engine `flare` the hub and every hospital are processes of their own, which meet over `scheme` with
-    certificates; with `local` they share this one. Writes `result.json`, `report.html`, the hospitals' and the hub's files. Raises DureError.
+    certificates; with `local` they share this one.
+
+    Writes `result.json`, `report.html`, the hospitals' and the hub's files. Raises DureError.
     """
     oracle.require()
     seconds: dict[str, float] = {}

@@ -21,7 +21,7 @@ from nvflare.fuel.f3.drivers.socket_conn import SocketConnection
 from nvflare.fuel.f3.drivers.tcp_driver import TcpDriver
 from nvflare.fuel.f3.sfm.prefix import PREFIX_LEN, Prefix
 
-from dure.federation.calls import LARGEST_FRAME
+from dure.federation.frames import LARGEST_FRAME
 
 HANDSHAKE = 10.0
 """Seconds a caller has for its handshake."""

@@ -20,7 +20,7 @@ os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "False")
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 from dure.errors import MissingPackage
-from dure.federation.calls import LARGEST_FRAME, Unreachable
+from dure.federation.frames import LARGEST_FRAME, Unreachable
 from dure.language import Words
 
 try:

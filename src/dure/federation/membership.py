@@ -16,7 +16,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from dure.errors import DureError, FileMissing, HubUnreachable, MessageRefused, NotAMember, TokenRefused
-from dure.federation.calls import LARGEST, Calls, Handler, SessionLost, Unreachable
+from dure.federation.answering import Handler
+from dure.federation.calls import Calls, SessionLost
+from dure.federation.frames import LARGEST, Unreachable
 from dure.federation.invitation import INVITED, Invitation
 from dure.guard import certificates
 from dure.guard.keys import create_signer, read_signer

@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol
 
 from dure.errors import (
     DureError,
+    MissingPackage,
     NotEstimable,
     PermitError,
     QuorumMissed,
@@ -380,8 +381,8 @@ class Run:
 def _status_of(error: DureError | None) -> Status:
     if error is None:
         return "finished"
-    if isinstance(error, RunWaits | QuorumMissed | SiteError | PermitError):
-        return "waiting"  # for a hospital: once it is back, or has signed, the same run goes on
+    if isinstance(error, RunWaits | QuorumMissed | SiteError | PermitError | MissingPackage):
+        return "waiting"  # for a hospital: once it is back, has signed or installed, the same run goes on
     if isinstance(error, Refused):
         return "refused"
     return "not_estimable" if isinstance(error, NotEstimable) else "failed"

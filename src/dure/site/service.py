@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from dure.errors import DureError, HubUnreachable, SitePaused
-from dure.federation.calls import FORM
 from dure.federation.flare_engine import ASK
+from dure.federation.frames import FORM
 from dure.federation.health import Health
 from dure.federation.membership import HUB, Line
 from dure.federation.messages import Answer, Ask, error_data
@@ -23,7 +23,7 @@ from dure.guard import certificates
 from dure.guard.journal import Journal
 from dure.site import inbox
 from dure.site.settings import Site
-from dure.site.worker import Worker, prepare
+from dure.site.worker import Worker, preload, prepare
 from dure.study.packing import pack
 from dure.study.spec import Study
 
@@ -53,9 +53,10 @@ class SiteService:
         self._written = ""
 
     def run(self) -> None:
-        prepare()
+        preload()
         self._line.open()
         self.journal.say("started", version=VERSION, hub=self._line.membership.address)
+        threading.Thread(target=prepare, name="prepare", daemon=True).start()  # seconds of imports; the line is up
         try:
             while not self._stop.wait(TICK):
                 self._tick()

@@ -29,10 +29,14 @@ CONTEXT = multiprocessing.get_context("forkserver")
 BYTES = {"memory": Words("memory", "메모리"), "time": Words("time", "시간")}
 
 
-def prepare() -> None:
-    """Start the server that workers are forked from; a later fork takes milliseconds."""
+def preload() -> None:
+    """Say what workers need loaded; before the first one starts."""
     methods = [entry.module for entry in entry_points(group="dure.methods")]
     CONTEXT.set_forkserver_preload([__name__, *methods])
+
+
+def prepare() -> None:
+    """Start the server that workers are forked from; a later fork takes milliseconds."""
     process = CONTEXT.Process(target=_nothing)
     process.start()
     process.join()

@@ -161,8 +161,12 @@ def read_parameters(method: Method, values: Mapping[str, Any]) -> BaseModel:
 
 
 def source_hash(method: Method) -> str:
-    """`sha256:` of the file that defines the method and of `dure.estimation`: what a permit binds to."""
-    files = [Path(inspect.getsourcefile(sys.modules[type(method).__module__]) or "")]
+    """`sha256:` of the files that define the method and of `dure.estimation`: what a permit binds to.
+
+    A method written as a package is all the files of it.
+    """
+    file = Path(inspect.getsourcefile(sys.modules[type(method).__module__]) or "")
+    files = sorted(file.parent.rglob("*.py")) if file.name == "__init__.py" else [file]
     files += sorted((Path(__file__).parents[1] / "estimation").glob("*.py"))
     digest = hashlib.sha256()
     for file in files:

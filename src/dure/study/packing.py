@@ -44,7 +44,7 @@ def _encode(value: Any) -> Any:
 def _decode(code: int, data: bytes) -> Any:
     if code != _ARRAY:
         raise ValueError(f"unknown extension {code}")
-    unpacker = msgpack.Unpacker()
+    unpacker = msgpack.Unpacker(max_buffer_size=len(data))  # its default ends at 100 MB
     unpacker.feed(data)
     dtype, shape = unpacker.unpack()
     if dtype not in _DTYPES:

@@ -1,0 +1,164 @@
+"""The commands of researchers: submit a study, follow it, fetch what was released."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.text import Text
+
+from dure.cli.joining import Address, StudyName, Token, join_with, token_text
+from dure.cli.keeping import study_app
+from dure.cli.screen import Narrator, Unanswered, console, say, show_remark, show_table
+from dure.language import Words
+
+__all__ = ["study_app"]
+
+MemberFolder = Annotated[
+    Path, typer.Option("--member", envvar="DURE_MEMBER", help=say("a researcher's folder", "연구자 폴더"))
+]
+
+
+@study_app.command(
+    name="enrol", help=say("Join as a researcher with an invitation.", "초대장으로 연구자로 가입합니다.")
+)
+def enrol_researcher(token: Token, member: MemberFolder, address: Address = None) -> None:
+    join_with(token_text(token), member, address)
+
+
+@study_app.command(
+    help=say("Submit a study to every hospital of the alliance.", "연합의 모든 병원에 연구를 제출합니다.")
+)
+def submit(
+    document: Annotated[Path, typer.Argument(help=say("a study (YAML)", "연구(YAML)"))], member: MemberFolder
+) -> None:
+    from dure.client.alliance import Alliance
+    from dure.study.spec import read_study
+
+    study = read_study(document)
+    with Alliance(member) as alliance:
+        hash_ = alliance.submit(study)
+    console.print(Text(say(f"Submitted: {hash_}", f"제출했습니다: {hash_}"), style="bold green"))
+    short = hash_.removeprefix("sha256:")[:12]
+    console.print(Text(say(f"Follow it: dure study follow {short}", f"지켜보기: dure study follow {short}")))
+
+
+@study_app.command(
+    help=say(
+        "Where a study stands, hospital by hospital; without a name, all studies.",
+        "연구의 진행 상태를 병원별로 보입니다. 이름이 없으면 전체.",
+    )
+)
+def status(
+    member: MemberFolder,
+    study: Annotated[
+        str | None, typer.Argument(help=say("a study's hash, or how it begins", "연구 해시 또는 그 앞부분"))
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json")] = False,
+) -> None:
+    from dure.client.alliance import Alliance
+
+    with Alliance(member) as alliance:
+        found = [alliance.status(study)] if study else alliance.studies()
+    if as_json:
+        sys.stdout.write(json.dumps(found, ensure_ascii=False, indent=1) + "\n")
+        return
+    for one in found:
+        _show_status(one)
+
+
+@study_app.command(help=say("Watch a study until it is over.", "연구가 끝날 때까지 지켜봅니다."))
+def follow(study: StudyName, member: MemberFolder) -> None:
+    from dure.client.alliance import Alliance
+
+    last: dict[str, Any] = {}
+    with Narrator() as narrator, Alliance(member) as alliance:
+        for event in alliance.follow(study):
+            words = event_words(event)
+            (narrator.working if event["event"] == "round" else narrator.line)(words)
+        last = alliance.status(study)
+    _show_status(last)
+    if last["state"] in ("declined", "withdrawn"):
+        raise Unanswered
+
+
+@study_app.command(
+    help=say(
+        "Withdraw a study you submitted; what is being computed stops.", "제출한 연구를 취소합니다. 계산도 멈춥니다."
+    )
+)
+def cancel(study: StudyName, member: MemberFolder) -> None:
+    from dure.client.alliance import Alliance
+
+    with Alliance(member) as alliance:
+        alliance.cancel(study)
+    console.print(say("Cancelled.", "취소했습니다."))
+
+
+@study_app.command(help=say("Write the released results into a folder.", "공개된 결과를 폴더에 씁니다."))
+def fetch(
+    study: StudyName,
+    member: MemberFolder,
+    out: Annotated[Path, typer.Option(help=say("folder to write", "쓸 폴더"))] = Path("results"),
+) -> None:
+    from dure.client.alliance import Alliance, write
+
+    with Alliance(member) as alliance:
+        fetched = alliance.fetch(study)
+    for path in write(fetched, out):
+        console.print(Text(str(path)))
+
+
+def event_words(event: dict[str, Any]) -> Words:
+    """One event of a study as a line."""
+    name, hospital, step = event["event"], event.get("hospital", ""), event.get("step", "")
+    lines = {
+        "submitted": Words(f"submitted by {event.get('by')}", f"{event.get('by')} 제출"),
+        "delivered": Words(f"{hospital} has received it", f"{hospital}: 받음"),
+        "permitted": Words(f"{hospital} permitted it", f"{hospital}: 허가"),
+        "declined": Words(f"{hospital} declined it", f"{hospital}: 거절"),
+        "step": Words(f"step {step} begins", f"{step} 단계 시작"),
+        "round": Words(f"{step}: round {event.get('round')}", f"{step}: {event.get('round')}번째 라운드"),
+        "outcome": Words(f"step {step}: {event.get('status')}", f"{step} 단계: {event.get('status')}"),
+        "slow": Words(f"{hospital} is still working on {step}", f"{hospital}: {step} 계산 중"),
+        "silent": Words(f"{hospital} is not connected", f"{hospital}: 연결 안 됨"),
+        "left out": Words(f"{hospital} is left out. {event.get('en')}", f"{hospital} 제외. {event.get('ko')}"),
+        "going on": Words("going on", "다시 진행"),
+        "finished": Words("finished; the board decides on release", "끝남. 심의위원회가 공개를 결정"),
+        "released": Words("released", "공개"),
+        "cancelled": Words(f"cancelled by {event.get('by')}", f"{event.get('by')} 취소"),
+    }
+    if name == "waiting":
+        reasons = event["problems"]
+        return Words("waits. " + " ".join(r["en"] for r in reasons), "대기. " + " ".join(r["ko"] for r in reasons))
+    return lines.get(name, Words(name, name))
+
+
+def _show_status(found: dict[str, Any]) -> None:
+    import polars as pl
+
+    from dure.study.lifecycle import STATES
+
+    title, state = Words(**found["title"]), STATES[found["state"]][0]
+    console.print(Text.assemble((title.say(), "bold"), f"  {found['study'][7:19]}  ", (state.say(), "bold green")))
+    answers = {
+        "waiting": say("no answer yet", "아직 답 없음"),
+        "permitted": say("permitted", "허가"),
+        "declined": say("declined", "거절"),
+    }
+    rows = [
+        {
+            "hospital": name,
+            "status": answers[told["answer"]],
+            "line": say("connected", "연결됨") if told["connected"] else say("not connected", "연결 안 됨"),
+        }
+        for name, told in found["hospitals"].items()
+    ]
+    show_table(say("Hospitals", "병원"), pl.DataFrame(rows), {})
+    steps = [{"step": name, "status": told} for name, told in found["steps"].items()]
+    show_table(say("Steps", "단계"), pl.DataFrame(steps), {})
+    for reason in found["waits"]:
+        show_remark(Words(reason["en"], reason["ko"]))
