@@ -45,15 +45,20 @@ class TlsDriver(TcpDriver):  # type: ignore[misc]
         self.server = _Server(self, connector)
         self.server.serve_forever()
 
+    def shutdown(self) -> None:
+        super().shutdown()
+        if self.server:
+            self.server.server_close()
+
     def connect(self, connector: ConnectorInfo) -> None:
         self.connector = connector
         params = connector.params
         context = get_ssl_context(params, ssl_server=False)
         address = (params[DriverParams.HOST.value], int(params[DriverParams.PORT.value]))
         try:
-            with socket.create_connection(address, timeout=HANDSHAKE) as plain:
-                _notice_cuts(plain)
-                secured = context.wrap_socket(plain)
+            plain = socket.create_connection(address, timeout=HANDSHAKE)
+            _notice_cuts(plain)
+            with plain, context.wrap_socket(plain) as secured:
                 secured.settimeout(None)
                 connection = _Bounded(secured, connector, True)
                 self.problem = "the hub closed the connection; it may not accept this certificate"

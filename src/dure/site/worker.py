@@ -124,24 +124,16 @@ def _nothing() -> None:
 
 def _work(line: Connection, folder: str, resources: Resources) -> None:
     """In the process: take questions until the service closes the line; an empty reply says 'out of memory'."""
-    _limit(resources)
-    with threadpool_limits(resources.cores):
-        runner = Runner(Site(Path(folder)), installed_methods())
-        while True:
-            try:
-                message = line.recv_bytes()
-            except (EOFError, OSError, KeyboardInterrupt):
-                return
-            try:
-                reply = runner.answer(message)
-            except MemoryError:
-                reply = b""
-            try:
-                line.send_bytes(reply)
-            except OSError:  # the service is gone; the reply is in the hospital's store and is sent when asked again
-                return
-            if not reply:
-                return
+    try:
+        _limit(resources)
+        with threadpool_limits(resources.cores):
+            runner = Runner(Site(Path(folder)), installed_methods())
+            while True:
+                line.send_bytes(runner.answer(line.recv_bytes()))
+    except MemoryError:
+        line.send_bytes(b"")
+    except (EOFError, OSError, KeyboardInterrupt):
+        return  # the service is gone; a reply is in the hospital's store and is sent when it is asked for again
 
 
 def _limit(resources: Resources) -> None:
