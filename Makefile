@@ -49,5 +49,5 @@ $(VENV)/.demo: $(VENV)/.made pyproject.toml examples/dure_network/pyproject.toml
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.demo
-	$(PIP) -e ".[demo,dev,flare,learning]"
+	$(PIP) -e ".[demo,dev,flare,learning,postgres]"
 	@touch $@

@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 import os
+import pwd
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 settings.register_profile(
@@ -13,3 +21,42 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("dure")
+
+BINARIES = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A PostgreSQL server of this test's own, on loopback; its URL."""
+    pytest.importorskip("pg8000", reason="PostgreSQL needs the extra 'postgres'")
+    if not BINARIES:
+        pytest.skip("no PostgreSQL server on this machine (Debian: apt-get install postgresql)")
+    binaries, folder = BINARIES[-1].parent, tmp_path_factory.mktemp("postgres")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    before: list[str] = []
+    if os.geteuid() == 0:  # the server refuses to run as root
+        if not any(user.pw_name == "postgres" for user in pwd.getpwall()):
+            pytest.skip("as root, a user 'postgres' is needed to run PostgreSQL")
+        account = pwd.getpwnam("postgres")
+        home = Path("/var/tmp") / f"dure-postgres-{port}"
+        home.mkdir(mode=0o700)
+        os.chown(home, account.pw_uid, account.pw_gid)
+        before, folder = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"], home
+    data = folder / "data"
+    quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": "/", "check": True}
+    try:
+        subprocess.run([*before, binaries / "initdb", "-D", data, "-A", "trust", "-U", "dure"], **quiet)
+        options = f"-p {port} -h 127.0.0.1 -k {folder}"
+        command = [*before, binaries / "pg_ctl", "-D", data, "-w", "-o", options, "-l", folder / "log"]
+        subprocess.run([*command, "start"], **quiet)
+        try:
+            subprocess.run(
+                [*before, binaries / "createdb", "-h", "127.0.0.1", "-p", str(port), "-U", "dure", "dure"], **quiet
+            )
+            yield f"postgresql://dure@127.0.0.1:{port}/dure"
+        finally:
+            subprocess.run([*before, binaries / "pg_ctl", "-D", data, "-m", "immediate", "stop"], **quiet)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -93,9 +93,9 @@ class Process:
 class Town:
     """A hub and hospitals that have enrolled, each a folder and a process."""
 
-    def __init__(self, folder: Path, scheme: str = "tcp", patience: float = 30.0) -> None:
+    def __init__(self, folder: Path, scheme: str = "tcp", patience: float = 30.0, store: str = "hub.db") -> None:
         self.folder, self.patience = folder, patience
-        self.hub: Hub = create_hub(folder / "hub", "Test", "127.0.0.1", free_port(), scheme, listen="127.0.0.1")
+        self.hub: Hub = create_hub(folder / "hub", "Test", "127.0.0.1", free_port(), scheme, store, "127.0.0.1")
         self.store = Store(self.hub.place)
         self.authority = Authority(self.hub, self.store)
         self.processes: dict[str, Process] = {}

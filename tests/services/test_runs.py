@@ -69,6 +69,18 @@ def test_it_is_bit_equal_to_the_same_study_inside_one_process(
     inside.store.close()
 
 
+def test_the_hubs_store_can_be_postgresql(four: Callable[..., Any], services: Any, postgres: str) -> None:
+    town, study = four(store=postgres), services.small_study(("attrition", "table_one"))
+    with town.researcher() as alliance:
+        alliance.submit(study)
+        town.permit(study)
+        town.finished(study)
+        town.kill("hub")
+        town.again("hub")
+        assert alliance.status(study.hash)["state"] == "finished"
+    assert not (town.hub.folder / "hub.db").exists()
+
+
 def test_a_hospital_pauses_and_resumes_while_the_run_waits(four: Callable[..., Any], services: Any) -> None:
     town, study = four(), services.small_study(("attrition", "table_one"))
     paused = town.sites["Hungary"]
