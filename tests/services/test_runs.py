@@ -118,6 +118,57 @@ def test_a_hospital_says_no_and_the_quorum_decides(four: Callable[..., Any], ser
         assert {event["hospitals"] for event in town.events(enough, "round")} == {3}
 
 
+def test_a_hospital_withdraws_in_the_middle_and_the_run_waits_for_it_by_name(
+    four: Callable[..., Any], services: Any
+) -> None:
+    """Sums with it were opened, and its permit is gone: going on would show its part."""
+    steps = ("model", "model_cholesterol", "model_without")
+    town, study = four(), services.small_study(steps)
+    leaving = town.sites["Hungary"]
+    with town.researcher() as alliance:
+        alliance.submit(study)
+        town.permit(study)
+        services.until(lambda: len(town.events(study, "round")) > 3, what="the fourth round")
+        inbox.decline(leaving, study.hash)
+        services.until(lambda: alliance.status(study.hash)["state"] in ("waiting", "finished"))
+        if alliance.status(study.hash)["state"] == "finished":
+            pytest.skip("the run was over before the hospital could withdraw")
+        services.until(lambda: "Hungary" in json.dumps(alliance.status(study.hash)["waits"]), what="being named")
+        assert alliance.status(study.hash)["hospitals"]["Hungary"]["answer"] == "declined"
+        inbox.permit(leaving, study.hash, _methods(), ("per_hospital", "difference"))
+        town.finished(study)
+
+
+def test_the_services_logs_are_lines_of_names_and_sizes(four: Callable[..., Any], services: Any) -> None:
+    town, study = four(), services.small_study(("attrition", "table_one"))
+    with town.researcher() as alliance:
+        alliance.submit(study)
+        town.permit(study)
+        town.finished(study)
+    known = {
+        "time",
+        "level",
+        "service",
+        "event",
+        "version",
+        "hub",
+        "listen",
+        "member",
+        "study",
+        "hospital",
+        "by",
+        "step",
+    }
+    known |= {"method", "scope", "status", "round", "hospitals", "run", "bytes", "seconds", "problem", "why", "error"}
+    for process in town.processes.values():
+        lines = [json.loads(line) for line in process.said().splitlines()]
+        assert lines
+        for line in lines:
+            assert set(line) <= known, line
+    answered = [line for line in town.processes["Hungary"].said().splitlines() if '"answered"' in line]
+    assert len(answered) >= 3
+
+
 def test_two_studies_at_once_and_one_is_cancelled(four: Callable[..., Any], services: Any) -> None:
     steps = ("model_without", "network") if "network" in _methods() else ("model_without",)
     town = four()
