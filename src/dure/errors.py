@@ -4,7 +4,7 @@
     ├── InputError            what a person wrote or handed over cannot be used
     │   ├── FileMissing · WrongEncoding · MalformedYaml · InvalidDocument · MissingPackage · NotEnoughHospitals
     │   ├── UnknownColumn · UnknownMethod · UnknownParameter · InvalidParameter · UnknownStep · UnknownHospital
-    │   └── UnknownStudy · FormulaError · NotACdm · Unanswerable
+    │   └── UnknownStudy · FormulaError · NotACdm · Unanswerable · AlreadyRunning
     ├── DataError             the data do not fit what was asked of them
     │   ├── TextWhereNumbers · UndeclaredLevel · NotAnOutcome · NotACount · EmptyExport · UnmappedColumn
     │   └── NobodyLeft
@@ -255,6 +255,15 @@ class Unanswerable(InputError):
     )
     why = Words("{problem}.", "{problem}.")
     remedy = Words("{hint}", "{hint}")
+
+
+class AlreadyRunning(InputError):
+    what = Words("'{what}' is in use.", "'{what}'은(는) 이미 쓰고 있습니다.")
+    why = Words("Another process has this folder or port open.", "다른 프로세스가 이 폴더나 포트를 열고 있습니다.")
+    remedy = Words(
+        "Stop the other service first (systemctl stop, or its process id), or choose another port.",
+        "먼저 다른 서비스를 멈추거나(systemctl stop 또는 프로세스 번호) 다른 포트를 고르십시오.",
+    )
 
 
 # ── the data do not fit ──────────────────────────────────────────────────────────────────────────

@@ -274,8 +274,16 @@ def test_an_oversized_message(town: Any, tmp_path: Path) -> None:
     calls.call(HUB, "join", pack({}), 10)
     session = calls.answering.sessions[HUB]
     announced = {"k": "call", "topic": "submit", "size": frames.LARGEST + 1, "d": b"", "s": session.key, "n": 999}
-    with pytest.raises(MessageRefused, match="at most 1024 MiB"):
+    with pytest.raises(MessageRefused, match="at most 16 MiB"):
         calls._exchange(HUB, announced, b"", calling._Patience(5))
+    large = {"k": "call", "topic": "submit", "size": 10 << 20, "d": b"", "s": session.key}
+    assert calls._exchange(HUB, {**large, "n": 1000}, b"", calling._Patience(5))[0]["k"] == "send"
+    with pytest.raises(MessageRefused, match="Too many"):  # two bodies that are within the limit one by one
+        calls._exchange(HUB, {**large, "n": 1001}, b"", calling._Patience(5))
+    for place in (-1, 10, 1 << 40):
+        part = {"k": "part", "i": place, "s": session.key, "n": 1000}
+        with pytest.raises(MessageRefused, match="not a message"):
+            calls._exchange(HUB, part, b"x" * 1000, calling._Patience(5))
     wire.stop()
     if town.hub.scheme == "tcp":
         context = ssl.create_default_context(cafile=str(folder / "authority.pem"))

@@ -281,6 +281,20 @@ def test_nobody_but_the_hub_listens_and_health_is_on_loopback(
     assert '"event": "stopped"' in town.processes["Cleveland"].said()
 
 
+def test_a_folder_or_port_in_use_is_said_plainly(towns: Callable[..., Any], services: Any, tmp_path: Path) -> None:
+    from dure.errors import AlreadyRunning
+    from dure.hub.authority import create_hub
+    from dure.hub.service import HubService
+
+    town = towns()
+    services.until(lambda: "started" in town.processes["hub"].said())
+    with pytest.raises(AlreadyRunning, match=str(town.hub.folder)):
+        HubService(town.hub.folder).run()
+    other = create_hub(tmp_path / "other", "Other", "127.0.0.1", town.hub.port, listen="127.0.0.1")
+    with pytest.raises(AlreadyRunning, match=str(town.hub.port)):
+        HubService(other.folder).run()
+
+
 def listening(pid: int) -> set[tuple[str, int]]:
     """(address, port) of every TCP socket that the process or its children listen on, from /proc."""
     inodes = set()

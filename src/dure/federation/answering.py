@@ -96,7 +96,10 @@ class Answering:
             return frames.refused("forgotten", frames.SESSION), b""
         incoming.touched = time.monotonic()
         if header["k"] == "part":
-            incoming.parts[header["i"]] = payload
+            if not 0 <= header["i"] < -(-incoming.header["size"] // PART) or len(payload) > PART:
+                return frames.refused("form", frames.FORM), b""
+            if not incoming.started:
+                incoming.parts[header["i"]] = payload
             return {"k": "part"}, b""
         if header["k"] == "pull":
             body = incoming.reply.result(0)
@@ -142,9 +145,11 @@ class Answering:
                 return session.incoming[number], {}
             if number in session.seen or number <= session.floor:
                 return None, frames.refused("replayed", frames.REPLAYED)
-            if header["size"] > self._most:
-                return None, frames.refused("size", frames.too_large(header["size"], self._most))
-            if len(session.incoming) > OPEN_CALLS:
+            size = header["size"]
+            if not 0 <= size <= self._most:
+                return None, frames.refused("size", frames.too_large(size, self._most))
+            arriving = sum(entry.header["size"] for entry in session.incoming.values() if not entry.started)
+            if len(session.incoming) > OPEN_CALLS or arriving + size > self._most:
                 return None, frames.refused("busy", frames.BUSY)
             session.seen.add(number)
             if len(session.seen) > 10_000:

@@ -57,16 +57,16 @@ class CallForgotten(Exception):
 
 
 class Calls:
-    """One end of the wire. `handle` answers what peers call; `most` bounds a body in bytes."""
+    """One end of the wire. `handle` answers what peers call; `most` bounds a reply, `takes` a call (bytes)."""
 
-    def __init__(self, wire: Wire, keys: Keys, handle: Handler, most: int = LARGEST) -> None:
+    def __init__(self, wire: Wire, keys: Keys, handle: Handler, most: int = LARGEST, takes: int = LARGEST) -> None:
         self.wire, self.keys, self.most = wire, keys, most
         self.on_lost: Callable[[str], None] = lambda peer: None
         self._waiting: dict[int, tuple[str, Future[tuple[dict[str, Any], bytes]]]] = {}
         self._requests = count(1)
         self._connected: set[str] = set()
         self._change = threading.Condition()
-        self.answering = Answering(wire, handle, most, self._change)
+        self.answering = Answering(wire, handle, takes, self._change)
         wire.on_frame, wire.on_connected, wire.on_disconnected = self._frame, self._came, self._went
 
     # ── calling ──

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import signal
+import socket
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any, Protocol
+
+from dure.errors import AlreadyRunning
 
 Report = Callable[[], tuple[bool, Mapping[str, Any]]]
 """Whether the service is well, and plain facts about it."""
@@ -26,6 +32,27 @@ def until_stopped(service: Service) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: service.stop())
     service.run()
+
+
+@contextmanager
+def only_one(folder: Path) -> Iterator[None]:
+    """Hold the folder for one service; raises AlreadyRunning. The lock ends with the process, however it ends."""
+    with (folder / "service.lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise AlreadyRunning(what=str(folder)) from None
+        yield
+
+
+def check_free(host: str, port: int) -> None:
+    """Raises AlreadyRunning where the port cannot be opened: the wire itself would only try again and again."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            raise AlreadyRunning(what=f"{host}:{port}") from None
 
 
 class Health:

@@ -14,7 +14,7 @@ from dure.errors import DureError
 from dure.federation.calls import Calls
 from dure.federation.flare_wire import Credentials, FlareWire
 from dure.federation.frames import FORM, Unreachable
-from dure.federation.health import Health
+from dure.federation.health import Health, check_free, only_one
 from dure.federation.invitation import INVITED
 from dure.federation.membership import HUB
 from dure.guard.journal import Journal
@@ -32,6 +32,8 @@ FOLLOW = 4.0
 """Seconds for which a question for new events waits for one."""
 AGAIN = 20.0
 """Seconds after which a waiting run looks again, even if nobody came back."""
+LARGEST_SUBMISSION = 16 << 20
+"""Bytes of the largest call a member may make; answers to the hub's own questions may be larger."""
 RUNS = ("permitted", "running", "waiting")
 
 
@@ -58,7 +60,7 @@ class HubService:
         self._refresh()
         credentials = Credentials(folder / "authority.pem", folder / "tls.pem", folder / "tls.pem")
         self._wire = FlareWire(HUB, credentials, self.hub.scheme)  # type: ignore[arg-type]
-        self.calls = Calls(self._wire, self.hub.keys(self._key_of), self._handle)
+        self.calls = Calls(self._wire, self.hub.keys(self._key_of), self._handle, takes=LARGEST_SUBMISSION)
         self.calls.answering.on_session = self._came
         self._running: dict[str, StudyRun] = {}
         self._paused: dict[str, bool] = {}
@@ -68,6 +70,11 @@ class HubService:
         self._health = Health(health, self._report) if health is not None else None
 
     def run(self) -> None:
+        with only_one(self.hub.folder):
+            self._serve()
+
+    def _serve(self) -> None:
+        check_free(self.hub.listen, self.hub.port)
         self._wire.listen(self.hub.listen, self.hub.port, self._admits)
         self.journal.say("started", version=VERSION, listen=f"{self.hub.scheme}://{self.hub.listen}:{self.hub.port}")
         try:

@@ -16,7 +16,7 @@ from typing import Any
 from dure.errors import DureError, HubUnreachable, SitePaused
 from dure.federation.flare_engine import ASK
 from dure.federation.frames import FORM
-from dure.federation.health import Health
+from dure.federation.health import Health, only_one
 from dure.federation.membership import HUB, Line
 from dure.federation.messages import Answer, Ask, error_data
 from dure.guard import certificates
@@ -53,6 +53,10 @@ class SiteService:
         self._written = ""
 
     def run(self) -> None:
+        with only_one(self.site.folder):
+            self._serve()
+
+    def _serve(self) -> None:
         preload()
         self._line.open()
         self.journal.say("started", version=VERSION, hub=self._line.membership.address)
