@@ -32,6 +32,7 @@ docs: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/python bench/statistics.py
+	$(BIN)/python bench/engine.py
 
 clean:
 	rm -rf $(VENV) demo build dist
