@@ -30,7 +30,7 @@ def test_a_study_goes_from_submission_to_released_tables(
         found = alliance.status(study.hash[:12])
         assert found["state"] == "finished"
         assert set(found["steps"].values()) == {"finished"}
-        assert all(told == {"answer": "permitted", "connected": True} for told in found["hospitals"].values())
+        assert all(told == {"answer": "permitted", "line": "connected"} for told in found["hospitals"].values())
         with pytest.raises(LifecycleError):
             alliance.fetch(study.hash)
         from dure.hub import studies
@@ -93,6 +93,7 @@ def test_a_hospital_pauses_and_resumes_while_the_run_waits(four: Callable[..., A
         assert "Hungary" in waits[0]["en"]
         assert "Hungary" in waits[0]["ko"]
         assert alliance.status(study.hash)["state"] == "waiting"
+        assert alliance.status(study.hash)["hospitals"]["Hungary"]["line"] == "paused"
         inbox.pause(paused, False)
         town.finished(study)
 
@@ -250,7 +251,7 @@ def test_a_run_beyond_the_hospitals_memory_is_stopped_and_the_service_lives(
         assert waits[0]["code"] == "limit-reached"
         assert "Hungary" in waits[0]["en"]
         assert "60 MiB" in waits[0]["en"]
-        assert alliance.status(study.hash)["hospitals"]["Hungary"]["connected"]
+        assert alliance.status(study.hash)["hospitals"]["Hungary"]["line"] == "connected"
     assert town.processes["Hungary"].started.poll() is None
 
 

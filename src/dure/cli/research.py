@@ -78,7 +78,10 @@ def follow(study: StudyName, member: MemberFolder) -> None:
     with Narrator() as narrator, Alliance(member) as alliance:
         for event in alliance.follow(study):
             words = event_words(event)
-            (narrator.working if event["event"] == "round" else narrator.line)(words)
+            if event["event"] in ("waiting", "left out", "silent", "slow", "declined"):
+                show_remark(words)
+            else:
+                (narrator.working if event["event"] == "round" else narrator.line)(words)
         last = alliance.status(study)
     _show_status(last)
     if last["state"] in ("declined", "withdrawn"):
@@ -115,6 +118,7 @@ def fetch(
 def event_words(event: dict[str, Any]) -> Words:
     """One event of a study as a line."""
     name, hospital, step = event["event"], event.get("hospital", ""), event.get("step", "")
+    outcome = STEPS.get(str(event.get("status")), Words("–", "–"))
     lines = {
         "submitted": Words(f"submitted by {event.get('by')}", f"{event.get('by')} 제출"),
         "delivered": Words(f"{hospital} has received it", f"{hospital}: 받음"),
@@ -122,7 +126,7 @@ def event_words(event: dict[str, Any]) -> Words:
         "declined": Words(f"{hospital} declined it", f"{hospital}: 거절"),
         "step": Words(f"step {step} begins", f"{step} 단계 시작"),
         "round": Words(f"{step}: round {event.get('round')}", f"{step}: {event.get('round')}번째 라운드"),
-        "outcome": Words(f"step {step}: {event.get('status')}", f"{step} 단계: {event.get('status')}"),
+        "outcome": Words(f"step {step}: {outcome.en}", f"{step} 단계: {outcome.ko}"),
         "slow": Words(f"{hospital} is still working on {step}", f"{hospital}: {step} 계산 중"),
         "silent": Words(f"{hospital} is not connected", f"{hospital}: 연결 안 됨"),
         "left out": Words(f"{hospital} is left out. {event.get('en')}", f"{hospital} 제외. {event.get('ko')}"),
@@ -135,6 +139,29 @@ def event_words(event: dict[str, Any]) -> Words:
         reasons = event["problems"]
         return Words("waits. " + " ".join(r["en"] for r in reasons), "대기. " + " ".join(r["ko"] for r in reasons))
     return lines.get(name, Words(name, name))
+
+
+LINES = {
+    "connected": Words("connected", "연결됨"),
+    "away": Words("not connected", "연결 안 됨"),
+    "paused": Words("paused", "일시 중지"),
+}
+STEPS = {
+    "finished": Words("finished", "끝남"),
+    "waiting": Words("waiting", "대기"),
+    "running": Words("running", "실행 중"),
+    "refused": Words("refused by a rule", "규칙에 따라 거절"),
+    "not_estimable": Words("not estimable", "추정 불가"),
+    "failed": Words("failed", "실패"),
+    "skipped": Words("skipped", "건너뜀"),
+}
+
+
+def _step_words(status: str) -> str:
+    """The state of a step; of a step with several loops, each state once."""
+    name, _, rounds = status.partition(" (")
+    said = ", ".join(STEPS[one].say() if one in STEPS else one for one in name.split(", "))
+    return f"{said} ({rounds}" if rounds else said
 
 
 def _show_status(found: dict[str, Any]) -> None:
@@ -153,12 +180,12 @@ def _show_status(found: dict[str, Any]) -> None:
         {
             "hospital": name,
             "status": answers[told["answer"]],
-            "line": say("connected", "연결됨") if told["connected"] else say("not connected", "연결 안 됨"),
+            "line": LINES[told["line"]].say(),
         }
         for name, told in found["hospitals"].items()
     ]
     show_table(say("Hospitals", "병원"), pl.DataFrame(rows), {})
-    steps = [{"step": name, "status": told} for name, told in found["steps"].items()]
+    steps = [{"step": name, "status": _step_words(told)} for name, told in found["steps"].items()]
     show_table(say("Steps", "단계"), pl.DataFrame(steps), {})
     for reason in found["waits"]:
         show_remark(Words(reason["en"], reason["ko"]))

@@ -110,6 +110,13 @@ HEADINGS = {
     "subject": Words("subject", "대상"),
     "count": Words("count", "수"),
     "status": Words("status", "상태"),
+    "study": Words("study", "연구"),
+    "title": Words("title", "제목"),
+    "line": Words("line", "연결"),
+    "role": Words("role", "역할"),
+    "joined": Words("joined", "가입"),
+    "key": Words("key", "키"),
+    "certificate": Words("certificate", "인증서"),
 }
 
 

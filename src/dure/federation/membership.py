@@ -193,6 +193,11 @@ class Line:
     def up(self) -> bool:
         return self.calls.known(HUB) and self.problem is None
 
+    @property
+    def reason(self) -> str:
+        """Why the line is not up, as far as is known."""
+        return self.problem.text("en") if self.problem else self._wire.problem
+
     def wait(self, seconds: float) -> None:
         """Until the line is up; raises what the hub said, or HubUnreachable."""
         deadline = time.monotonic() + seconds

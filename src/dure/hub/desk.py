@@ -20,7 +20,7 @@ from dure.study.result import pack_result
 from dure.study.spec import Study
 
 
-def status_of(store: Store, hash_: str, connected: Mapping[str, bool]) -> dict[str, Any]:
+def status_of(store: Store, hash_: str, connected: Mapping[str, bool], paused: Mapping[str, bool]) -> dict[str, Any]:
     """A study for people: its state, each hospital's answer and line, the steps, and what it waits for."""
     study, state = studies.read(store, hash_)
     answers, members = store.permits(hash_), store.hospitals()
@@ -42,7 +42,7 @@ def status_of(store: Store, hash_: str, connected: Mapping[str, bool]) -> dict[s
         "hospitals": {
             name: {
                 "answer": "waiting" if name not in answers else "permitted" if answers[name] else "declined",
-                "connected": connected.get(name, False),
+                "line": "paused" if paused.get(name) else "connected" if connected.get(name) else "away",
             }
             for name in {**dict.fromkeys(answers), **dict.fromkeys(members)}
         },

@@ -170,13 +170,18 @@ class HubService:
             self._deliver()
             return hash_.encode()
         if topic == "studies":
-            return pack([desk.status_of(self.store, hash_, self._connected()) for hash_, _, _ in self.store.studies()])
+            return pack(
+                [
+                    desk.status_of(self.store, hash_, self._connected(), self._paused)
+                    for hash_, _, _ in self.store.studies()
+                ]
+            )
         if topic not in ("status", "events", "cancel", "fetch"):
             return None
         asked = unpack(body)
         hash_ = desk.find(self.store, asked["study"])
         if topic == "status":
-            return pack(desk.status_of(self.store, hash_, self._connected()))
+            return pack(desk.status_of(self.store, hash_, self._connected(), self._paused))
         if topic == "events":
             return pack(self._events(hash_, int(asked["after"])))
         if topic == "cancel":

@@ -31,6 +31,8 @@ VERSION = version("dure")
 TICK = 0.2
 STALE = 60.0
 """Seconds without a sign of life from the hub after which the service is not well."""
+STARTING = 5.0
+"""Seconds in which no line yet is nothing to report."""
 IDLE = 600.0
 """Seconds after which an unused worker ends."""
 
@@ -50,6 +52,7 @@ class SiteService:
         self._health = Health(health, self._report) if health is not None else None
         self._said: bool | None = None
         self._told = False
+        self._began = time.monotonic()
         self._written = ""
 
     def run(self) -> None:
@@ -136,14 +139,13 @@ class SiteService:
 
     def _tick(self) -> None:
         up = self._line.up()
-        if up != self._said:
+        starting = self._said is None and time.monotonic() - self._began < STARTING
+        if up != self._said and (up or not starting):
             self._said = up
-            problem = self._line.problem
-            self.journal.say(
-                "connected" if up else "not connected",
-                level="info" if up else "warning",
-                **({"problem": problem.text("en")} if problem else {}),
-            )
+            if up:
+                self.journal.say("connected")
+            else:
+                self.journal.say("not connected", level="warning", problem=self._line.reason)
         self._write_status()
         self._rest_workers()
         if not up:
@@ -204,14 +206,14 @@ class SiteService:
     # ── how it is ──
 
     def _report(self) -> tuple[bool, dict[str, Any]]:
-        heard, problem = self._line.heard, self._line.problem
+        heard = self._line.heard
         facts: dict[str, Any] = {
             "hospital": self.site.hospital,
             "hub": self._line.membership.address,
             "connected": self._line.up(),
             "paused": inbox.paused(self.site),
             "working": sum(not found.done() for found in list(self._answers.values())),
-            "problem": problem.text("en") if problem else "",
+            "problem": "" if self._line.up() else self._line.reason,
         }
         return self._line.up() and time.time() - heard < STALE, facts
 
