@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Mapping
@@ -79,7 +80,10 @@ class HubService:
         self.journal.say("started", version=VERSION, listen=f"{self.hub.scheme}://{self.hub.listen}:{self.hub.port}")
         try:
             while not self._stop.is_set():
-                self._tick()
+                try:
+                    self._tick()
+                except Exception as error:  # a locked or full store: members stay connected, the next round tries again
+                    self.journal.say("round failed", level="error", why=type(error).__name__)
                 self._stop.wait(TICK)
         finally:
             self._end()
@@ -297,7 +301,7 @@ class HubService:
         hospitals = set(self.store.hospitals())
         connected = [name for name, up in self._connected().items() if up and name in hospitals]
         running = [hash_[7:19] for hash_, run in list(self._running.items()) if not run.over]
-        return True, {
+        return self._open_to_members(), {
             "alliance": self.hub.alliance,
             "version": VERSION,
             "hospitals": len(hospitals),
@@ -305,6 +309,14 @@ class HubService:
             "paused": sorted(name for name, paused in self._paused.items() if paused and name in connected),
             "studies running": running,
         }
+
+    def _open_to_members(self) -> bool:
+        host = "127.0.0.1" if self.hub.listen in ("0.0.0.0", "") else self.hub.listen
+        try:
+            socket.create_connection((host, self.hub.port), timeout=2).close()
+        except OSError:
+            return False
+        return True
 
     def _end(self) -> None:
         runs = list(self._running.values())

@@ -66,7 +66,13 @@ class SiteService:
         threading.Thread(target=prepare, name="prepare", daemon=True).start()  # seconds of imports; the line is up
         try:
             while not self._stop.wait(TICK):
-                self._tick()
+                try:
+                    self._tick()
+                except (
+                    Exception
+                ) as error:  # a full disk, a file half edited: the line stays, the next round tries again
+                    self.journal.say("round failed", level="error", why=type(error).__name__)
+                    self._stop.wait(5)
         finally:
             self._end()
 
