@@ -17,7 +17,7 @@
     ├── PermitError           a permit is missing, expired, for another study, or not truly signed
     ├── LifecycleError        this step of a study's life is not open now, or not to this person
     ├── MembershipError       the hub and a member do not come together
-    │   └── TokenRefused · MessageRefused · ProtocolMismatch · HubUnreachable · NotAMember · KeyExposed
+    │   └── TokenRefused · MessageRefused · ProtocolMismatch · HubUnreachable · NotAMember · MemberConflict · KeyExposed
     └── SiteError             a hospital could not answer
         └── SiteFailed · SitePaused · LimitReached · AnswerBroken · LedgerBroken
 
@@ -521,6 +521,15 @@ class NotAMember(MembershipError):
     remedy = Words(
         "Ask the alliance's office; members: dure hub members.",
         "연합 사무국에 문의하십시오. 회원 목록: dure hub members",
+    )
+
+
+class MemberConflict(MembershipError):
+    what = Words("'{name}' cannot join like this.", "'{name}'은(는) 이렇게 가입할 수 없습니다.")
+    why = Words("{problem}.", "{problem}.")
+    remedy = Words(
+        "One folder holds one member, and a member joins once; to give it new keys, revoke it and invite it again.",
+        "폴더 하나에 회원 하나, 회원은 한 번만 가입합니다. 키를 새로 만들려면 취소한 뒤 다시 초대하십시오.",
     )
 
 

@@ -22,6 +22,7 @@ import pytest
 from dure.errors import (
     HubUnreachable,
     KeyExposed,
+    MemberConflict,
     MessageRefused,
     NotAMember,
     ProtocolMismatch,
@@ -187,7 +188,7 @@ def test_a_revoked_member_and_its_return(town: Any, tmp_path: Path, services: An
     line.close()
     with pytest.raises((NotAMember, HubUnreachable), match=r"not a member|may not accept"):
         up(folder, 5)
-    with pytest.raises(NotAMember, match="another role"):
+    with pytest.raises(MemberConflict, match="another role"):
         town.authority.invite(name, "researcher")
     enrol(town.authority.invite(name), tmp_path / "again")
     up(tmp_path / "again")

@@ -31,7 +31,7 @@ def enrol(
     folder: Annotated[Path, typer.Option(help=say("the hospital's folder", "병원 폴더"))],
     address: Address = None,
 ) -> None:
-    from dure.errors import NotAMember
+    from dure.errors import MemberConflict
     from dure.federation.invitation import Invitation
     from dure.site.settings import create_site
 
@@ -39,11 +39,11 @@ def enrol(
     invitation = Invitation.from_text(text)
     if invitation.role != "hospital":
         problem = Words("The invitation is for a researcher: dure study enrol", "연구자 초대장입니다: dure study enrol")
-        raise NotAMember(name=invitation.name, problem=problem)
+        raise MemberConflict(name=invitation.name, problem=problem)
     site = create_site(folder, invitation.name)
     if site.hospital != invitation.name:
         problem = Words(f"This folder belongs to '{site.hospital}'", f"이 폴더는 '{site.hospital}'의 것입니다")
-        raise NotAMember(name=invitation.name, problem=problem)
+        raise MemberConflict(name=invitation.name, problem=problem)
     join_with(text, folder, address)
     site.audit.append("enrolled", alliance=invitation.alliance)
     console.print(Text(say(f"Next: dure site serve {folder}", f"다음: dure site serve {folder}")))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import signal
 import socket
 import threading
@@ -28,7 +29,8 @@ class Service(Protocol):
 
 
 def until_stopped(service: Service) -> None:
-    """Run a service until SIGTERM or Ctrl-C, then let it end in order."""
+    """Run a service until SIGTERM or Ctrl-C, then let it end in order. What it writes, only its user may read."""
+    os.umask(0o077)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: service.stop())
     service.run()
@@ -73,6 +75,8 @@ class Health:
             def log_message(self, format: str, *arguments: Any) -> None:
                 """Nothing: whoever asks every second would fill the log."""
 
+        if port:
+            check_free("127.0.0.1", port)
         self._server = ThreadingHTTPServer(("127.0.0.1", port), Page)
         self.port = int(self._server.server_address[1])
         threading.Thread(target=self._server.serve_forever, name="health", daemon=True).start()

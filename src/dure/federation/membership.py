@@ -15,7 +15,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from dure.errors import DureError, FileMissing, HubUnreachable, MessageRefused, NotAMember, TokenRefused
+from dure.errors import DureError, FileMissing, HubUnreachable, MemberConflict, MessageRefused, NotAMember, TokenRefused
 from dure.federation.answering import Handler
 from dure.federation.calls import Calls, SessionLost
 from dure.federation.frames import LARGEST, Unreachable
@@ -104,8 +104,8 @@ def enrol(text: str, folder: Path, patience: float = 30.0, address: str | None =
         invitation = replace(invitation, host=host, port=int(port))
     if (folder / "member.json").exists() and read_membership(folder).identity != invitation.member:
         problem = Words("Another member has enrolled in this folder", "이 폴더에는 다른 회원이 가입해 있습니다")
-        raise NotAMember(name=invitation.name, problem=problem)
-    folder.mkdir(parents=True, exist_ok=True)
+        raise MemberConflict(name=invitation.name, problem=problem)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not (folder / "key.pem").exists():
         create_signer(folder / "key.pem")
     pending = folder / "tls.key.pending"  # kept until the certificate is here: a repeated request is the same one

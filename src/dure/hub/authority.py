@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
-from dure.errors import FileMissing, InvalidDocument, MessageRefused, NotAMember, TokenRefused, UnknownHospital
+from dure.errors import FileMissing, InvalidDocument, MemberConflict, MessageRefused, TokenRefused, UnknownHospital
 from dure.federation.invitation import EXPIRED, INVITED, USED, Invitation
 from dure.federation.membership import HUB, OwnKeys
 from dure.guard import certificates
@@ -117,9 +117,9 @@ class Authority:
         """The text of an invitation; inviting a member again lets it come back with new keys after a revocation."""
         present = next((member for member in self.store.members() if member.name == name), None)
         if present is not None and not present.revoked:
-            raise NotAMember(name=name, problem=Words("It has joined already", "이미 가입했습니다"))
+            raise MemberConflict(name=name, problem=Words("It has joined already", "이미 가입했습니다"))
         if present is not None and present.role != role:
-            raise NotAMember(name=name, problem=Words("It joined in another role", "다른 역할로 가입했습니다"))
+            raise MemberConflict(name=name, problem=Words("It joined in another role", "다른 역할로 가입했습니다"))
         identity, expires = INVITED + secrets.token_hex(8), datetime.now(UTC) + valid
         key = certificates.create_key()
         certificate = self._issue(certificates.request(key, identity), identity, valid)

@@ -68,7 +68,7 @@ class Site:
 
 def create_site(folder: Path, hospital: str) -> Site:
     """A new hospital folder with settings and a key of its own; what is there already is kept."""
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     settings = folder / "site.yaml"
     if not settings.exists():
         settings.write_text(yaml.safe_dump({"hospital": hospital, "database": "omop.duckdb"}, allow_unicode=True))
