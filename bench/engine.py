@@ -21,7 +21,7 @@ import platform
 import signal
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -284,19 +284,27 @@ def main() -> None:
     for number in (signal.SIGALRM, signal.SIGTERM):
         signal.signal(number, _end)  # so that what was started is ended
     signal.alarm(LIMIT)
-    found: dict[str, Any] = {"machine": machine()}
+    found: dict[str, Any] = {"machine": machine(), "repeats": effort.repeats}
+    failed = False
     with tempfile.TemporaryDirectory(prefix="dure-bench-") as name:
         folder = Path(name)
-        if parts & {"rounds", "job"}:
-            found |= rounds(folder / "rounds", effort, "job" in parts)
-        if "first" in parts:
-            found |= first(folder / "first", effort)
-        if "many" in parts:
-            found["many"] = many(folder / "many", effort, services=not given.quick)
+        run: dict[str, Callable[[], dict[str, Any]]] = {
+            "rounds": lambda: rounds(folder / "rounds", effort, "job" in parts),
+            "first": lambda: first(folder / "first", effort),
+            "many": lambda: {"many": many(folder / "many", effort, services=not given.quick)},
+        }
+        for part, measure in run.items():
+            if part in parts or (part == "rounds" and "job" in parts):
+                try:
+                    found |= measure()
+                except RuntimeError as error:  # the others are still worth having
+                    print(f"{part} failed: {error}", file=sys.stderr)
+                    failed = True
     print(f"{found['machine']}. Medians of {effort.repeats} repeats.\n")
     print(report(found))
     if given.json:
         given.json.write_text(json.dumps(found, indent=1))
+    sys.exit(failed)
 
 
 def _end(number: int, frame: Any) -> None:

@@ -57,6 +57,9 @@ def town(folder: Path, sites: dict[str, Site], scheme: str = "tcp") -> Iterator[
         until(lambda: all((site.folder / "service.json").exists() for site in sites.values()), "services")
         quiet(made)
         yield made
+    except RuntimeError as error:
+        logs = {path.name: path.read_text()[-800:] for path in sorted((folder / "services").glob("*.log"))}
+        raise RuntimeError(f"{error}\n" + "\n".join(f"{name}:\n{said}" for name, said in logs.items())) from None
     finally:
         made.services.stop()
         store.close()

@@ -198,7 +198,7 @@ def hub(ask: Ask, names: list[str]) -> None:
             began = time.perf_counter()
             replies = ask(body, asked["streamed"])
             seconds.append(time.perf_counter() - began)
-            if set(replies) != set(names) or any(reply != body for reply in replies.values()):
+            if set(replies) != set(names) or any(bytes(reply) != body for reply in replies.values()):
                 sizes = {name: len(reply) for name, reply in replies.items()}
                 tell(error=f"of {len(names)} replies to {len(body)} bytes, these came: {sizes}")
                 return
