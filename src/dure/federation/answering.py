@@ -14,7 +14,7 @@ from typing import Any
 
 from dure.errors import DureError, ProtocolMismatch
 from dure.federation import frames
-from dure.federation.frames import PART, SPEAKS, Wire
+from dure.federation.frames import PART, SPEAKS, Payload, Wire
 from dure.federation.messages import error_data
 
 HOLD = 5.0
@@ -70,7 +70,7 @@ class Answering:
         session = self._offered.get(peer) or self.sessions.get(peer)
         return session.shown if session else b""
 
-    def answer(self, peer: str, header: dict[str, Any], payload: bytes) -> tuple[dict[str, Any], bytes]:
+    def answer(self, peer: str, header: dict[str, Any], payload: bytes) -> tuple[dict[str, Any], Payload]:
         if header["k"] == "hello":
             return self._welcome(peer, header), b""
         session = self._agreed(peer, header["s"])
@@ -102,7 +102,7 @@ class Answering:
                 incoming.parts[header["i"]] = payload
             return {"k": "part"}, b""
         if header["k"] == "pull":
-            body = incoming.reply.result(0)
+            body = memoryview(incoming.reply.result(0))
             return {"k": "part"}, body[header["i"] * PART : (header["i"] + 1) * PART]
         if header["k"] == "close":
             session.incoming.pop(number, None)
@@ -185,7 +185,7 @@ class Answering:
                 incoming.reply.set_result(found)
         return True
 
-    def _outcome(self, incoming: Incoming) -> tuple[dict[str, Any], bytes]:
+    def _outcome(self, incoming: Incoming) -> tuple[dict[str, Any], Payload]:
         try:
             body = incoming.reply.result(HOLD)
         except NotYet:

@@ -29,6 +29,7 @@ from dure.federation.frames import (
     SPEAKS,
     TRY_AGAIN,
     Keys,
+    Payload,
     Unreachable,
     Wire,
     bound,
@@ -44,8 +45,12 @@ from dure.language import Words
 
 SLACK = 10.0
 """Seconds beyond HOLD after which a missing reply counts as lost."""
-WINDOW = 4
+WINDOW = 3
 """Parts of one body under way at a time."""
+BULK = 120.0
+"""Seconds a part may take: three of 2 MiB on a line of half a megabit a second. A lost connection ends it at once."""
+DEAF = 90.0
+"""Seconds without any frame from a peer that owes one, after which its connection is given up for a new one."""
 
 
 class SessionLost(Exception):
@@ -62,9 +67,11 @@ class Calls:
     def __init__(self, wire: Wire, keys: Keys, handle: Handler, most: int = LARGEST, takes: int = LARGEST) -> None:
         self.wire, self.keys, self.most = wire, keys, most
         self.on_lost: Callable[[str], None] = lambda peer: None
-        self._waiting: dict[int, tuple[str, Future[tuple[dict[str, Any], bytes]]]] = {}
+        self._waiting: dict[int, tuple[str, bytes, Future[tuple[dict[str, Any], bytes]]]] = {}
+        """Request → peer, session and what will be its reply."""
         self._requests = count(1)
         self._connected: set[str] = set()
+        self._heard: dict[str, float] = {}
         self._change = threading.Condition()
         self.answering = Answering(wire, handle, takes, self._change)
         wire.on_frame, wire.on_connected, wire.on_disconnected = self._frame, self._came, self._went
@@ -161,7 +168,7 @@ class Calls:
         view = memoryview(body)
 
         def one(place: int) -> None:
-            part = bytes(view[place * PART : (place + 1) * PART])
+            part = view[place * PART : (place + 1) * PART]
             self._exchange(peer, {"k": "part", "i": place, **about}, part, waits)
 
         with ThreadPoolExecutor(WINDOW) as pool:
@@ -194,20 +201,19 @@ class Calls:
         self.on_lost(peer)
 
     def _exchange(
-        self, peer: str, said: dict[str, Any], payload: bytes, waits: _Patience, signed_by_session: bool = True
+        self, peer: str, said: dict[str, Any], payload: Payload, waits: _Patience, signed_by_session: bool = True
     ) -> tuple[dict[str, Any], bytes]:
         """One frame and its reply, sent again until the peer's silence has lasted too long."""
-        silent = 0
+        bulk = BULK if said["k"] in ("part", "pull") else 0.0
+        began = time.monotonic()
         while True:
             try:
-                reply, body = self._once(peer, said, payload, min(HOLD + SLACK, waits.left()))
+                reply, body = self._once(peer, said, payload, min(bulk or HOLD + SLACK, waits.left(bulk)))
             except Unreachable as lost:
-                if waits.over():
+                if waits.left(bulk) <= 0:
                     raise
-                if lost.reason == SILENT:
-                    silent += 1
-                    if silent % 2 == 0:  # the connection may be dead without a word; a new one tells
-                        self.wire.drop(peer)
+                if lost.reason == SILENT and time.monotonic() - max(began, self._heard.get(peer, 0.0)) > DEAF:
+                    self.wire.drop(peer)  # something in between keeps a dead connection open
                 with self._change:
                     self._change.wait(min(0.2, waits.left()))
                 continue
@@ -220,10 +226,10 @@ class Calls:
                 raise CallForgotten
             raise error_from(reply["error"], peer)
 
-    def _once(self, peer: str, said: dict[str, Any], payload: bytes, seconds: float) -> tuple[dict[str, Any], bytes]:
+    def _once(self, peer: str, said: dict[str, Any], payload: Payload, seconds: float) -> tuple[dict[str, Any], bytes]:
         request = next(self._requests)
         waiting: Future[tuple[dict[str, Any], bytes]] = Future()
-        self._waiting[request] = (peer, waiting)
+        self._waiting[request] = (peer, said["s"], waiting)
         try:
             self.wire.send(peer, self._sealed(peer, {**said, "q": request}, payload))
             return waiting.result(max(seconds, 0.05))
@@ -234,7 +240,7 @@ class Calls:
 
     # ── frames, and who is there ──
 
-    def _frame(self, peer: str, frame: bytes) -> None:
+    def _frame(self, peer: str, frame: Payload) -> None:
         try:
             header, head, signature, payload = unseal(frame)
             data, shown = bound(peer, self.wire.name, head), self.answering.shown(peer, header)
@@ -243,10 +249,11 @@ class Calls:
             refusal = error
         except (ValueError, TypeError, KeyError):
             return  # not a frame of this protocol: nothing to answer to
+        self._heard[peer] = time.monotonic()
         if "a" in header:
-            waiting = self._waiting.get(header["a"])
-            if refusal is None and waiting and waiting[0] == peer and not waiting[1].done():
-                waiting[1].set_result((header, payload))
+            there, session, waiting = self._waiting.get(header["a"], ("", b"", Future()))
+            if refusal is None and there == peer and session == header.get("s") and not waiting.done():
+                waiting.set_result((header, payload))
             return
         try:
             reply, body = (
@@ -255,9 +262,9 @@ class Calls:
         except (KeyError, TypeError, ValueError):
             reply, body = refused("form", FORM), b""
         with contextlib.suppress(Unreachable):  # it asks again once it is back
-            self.wire.send(peer, self._sealed(peer, {**reply, "a": header.get("q", 0)}, body))
+            self.wire.send(peer, self._sealed(peer, {**reply, "a": header.get("q", 0), "s": header.get("s")}, body))
 
-    def _sealed(self, peer: str, header: dict[str, Any], payload: bytes) -> bytes:
+    def _sealed(self, peer: str, header: dict[str, Any], payload: Payload) -> bytes:
         return seal(self.keys, self.wire.name, peer, header, payload)
 
     def _came(self, peer: str) -> None:
@@ -268,7 +275,7 @@ class Calls:
     def _went(self, peer: str) -> None:
         with self._change:
             self._connected.discard(peer)
-        for there, waiting in list(self._waiting.values()):
+        for there, _, waiting in list(self._waiting.values()):
             if there == peer and not waiting.done():
                 waiting.set_exception(Unreachable(peer, "the connection was lost"))
 
@@ -289,11 +296,12 @@ class _Patience:
     def heard(self) -> None:
         self.last = time.monotonic()
 
-    def left(self) -> float:
+    def left(self, least: float = 0.0) -> float:
+        """Seconds from now; `least`: what a large part may take, however impatient the caller is otherwise."""
         if self.abandoned():
             return 0.0
         now = time.monotonic()
-        return max(0.0, min(self.last + self.silence - now, self.began + self.limit - now))
+        return max(0.0, min(self.last + max(self.silence, least) - now, self.began + self.limit - now))
 
     def over(self) -> bool:
         return self.left() <= 0

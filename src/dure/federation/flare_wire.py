@@ -8,6 +8,7 @@ only connections, identities, heartbeats and frames of bytes.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import logging
 import os
 from collections.abc import Callable
@@ -20,7 +21,7 @@ os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "False")
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 from dure.errors import MissingPackage
-from dure.federation.frames import LARGEST_FRAME, Unreachable
+from dure.federation.frames import LARGEST_FRAME, Payload, Unreachable
 from dure.language import Words
 
 try:
@@ -69,7 +70,7 @@ class FlareWire(MessageReceiver, EndpointMonitor):  # type: ignore[misc]
         _configure()
         self.name, self.scheme = name, scheme
         self._driver: Any = None
-        self.on_frame: Callable[[str, bytes], None] = lambda peer, frame: None
+        self.on_frame: Callable[[str, Payload], None] = lambda peer, frame: None
         self.on_connected: Callable[[str], None] = lambda peer: None
         self.on_disconnected: Callable[[str], None] = lambda peer: None
         properties = {
@@ -118,7 +119,7 @@ class FlareWire(MessageReceiver, EndpointMonitor):  # type: ignore[misc]
 
     def process_message(self, endpoint: Endpoint, connection: Connection, app_id: int, message: Message) -> None:
         if isinstance(message.payload, bytes | bytearray | memoryview):
-            self.on_frame(endpoint.name, bytes(message.payload))
+            self.on_frame(endpoint.name, message.payload)
 
     def state_change(self, endpoint: Endpoint) -> None:
         (self.on_connected if endpoint.state == EndpointState.READY else self.on_disconnected)(endpoint.name)
@@ -138,8 +139,24 @@ def _driver(scheme: Scheme, admits: Admits) -> Driver:
     return GrpcDriver()
 
 
+def _keep_buffers() -> None:
+    """Have glibc keep memory of a part's size instead of asking the system for it anew for every frame.
+
+    A round of 40 MB for four hospitals took 30 % more processor time without.
+    """
+    with contextlib.suppress(OSError, AttributeError):  # not glibc
+        library = ctypes.CDLL(None)
+        library.mallopt(MMAP_THRESHOLD, 4 << 20)
+        library.mallopt(TRIM_THRESHOLD, 32 << 20)
+
+
+MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1
+"""Numbers of glibc's <malloc.h>."""
+
+
 def _configure() -> None:
     """FLARE's settings, given here instead of in a file that it would look for."""
+    _keep_buffers()
     frame = LARGEST_FRAME + (1 << 16)
     grpc: list[tuple[str, Any]] = [
         ("grpc.max_send_message_length", frame),
@@ -153,8 +170,7 @@ def _configure() -> None:
     ]
     CommConfigurator._configuration = {
         "heartbeat_interval": 15,
-        "streaming_send_timeout": 30.0,
-        "sfm_close_stalled_connection": True,
+        "streaming_send_timeout": 300.0,  # a part on a slow line; dead peers are noticed by TCP itself
         "grpc": {"max_workers": 1000, "options": grpc},
     }
     CommConfigurator._config_loaded = True

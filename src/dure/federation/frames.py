@@ -14,10 +14,14 @@ from dure.language import Words
 
 SPEAKS = (1,)
 """Versions of this protocol that this software speaks."""
-PART = 1 << 20
+PART = 1 << 21
+"""Bytes of a body in one frame. A few of them under way must pass a slow line within `calls.BULK`."""
 LARGEST_FRAME = PART + (1 << 12)
 LARGEST = 1 << 30
 """Bytes of the largest body taken, unless a process sets less."""
+
+
+Payload = bytes | bytearray | memoryview
 
 
 class Unreachable(Exception):
@@ -32,7 +36,7 @@ class Wire(Protocol):
     """What calls stand on: frames to named peers, and word of who comes and goes."""
 
     name: str
-    on_frame: Callable[[str, bytes], None]
+    on_frame: Callable[[str, Payload], None]
     on_connected: Callable[[str], None]
     on_disconnected: Callable[[str], None]
 
@@ -56,13 +60,13 @@ class Keys(Protocol):
         ...
 
 
-def seal(keys: Keys, sender: str, receiver: str, header: dict[str, Any], payload: bytes) -> bytes:
+def seal(keys: Keys, sender: str, receiver: str, header: dict[str, Any], payload: Payload) -> bytes:
     """A frame: the header, the sender's signature of it for this receiver, and a payload that the header may bind."""
     head = msgpack.packb(header)
     return bytes(msgpack.packb([head, keys.sign(bound(sender, receiver, head)), payload]))
 
 
-def unseal(frame: bytes) -> tuple[dict[str, Any], bytes, bytes, bytes]:
+def unseal(frame: Payload) -> tuple[dict[str, Any], bytes, bytes, bytes]:
     """(header, header's bytes, signature, payload), not yet verified; raises ValueError on anything else."""
     try:
         head, signature, payload = msgpack.unpackb(frame)

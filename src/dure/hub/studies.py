@@ -37,8 +37,9 @@ def read(store: Store, hash_: str) -> tuple[Study, lifecycle.State]:
 def receive_permit(store: Store, hash_: str, hospital: str, envelope: dict[str, Any] | None) -> None:
     """Keep a hospital's permit (None: it declines). When all have answered the study moves on.
 
-    Raises UnknownHospital, or PermitError where the signature, the study or the dates are not right.
+    Raises UnknownStudy, UnknownHospital, or PermitError where the signature, the study or the dates are not right.
     """
+    read(store, hash_)
     known = store.hospitals()
     if hospital not in known:
         raise UnknownHospital(hospital, known)

@@ -50,6 +50,7 @@ class Worker:
         self._lock = threading.Lock()
         self._process: Any = None
         self._line: Connection | None = None
+        self._stopped = False
 
     def answer(self, message: bytes) -> bytes:
         """The reply's bytes; an error reply where the process passed a limit or died."""
@@ -70,6 +71,7 @@ class Worker:
 
     def stop(self) -> None:
         """End the process at once, also in the middle of a question; its memory is in the hospital's store."""
+        self._stopped = True
         process = self._process
         if process is not None and process.is_alive():
             process.kill()
@@ -105,11 +107,11 @@ class Worker:
     def _no(self, message: bytes, what: str, limit: str, died: int | None = None) -> bytes:
         step = Ask.from_bytes(message).step
         error: Any = LimitReached(hospital=self._hospital, step=step, resource=BYTES[what], limit=limit)
-        if died is not None and died not in (-6, -9, -11):  # not what running out of memory looks like
+        if self._stopped or (died is not None and died not in (-6, -9, -11)):  # not what lack of memory looks like
             error = SiteFailed(
                 hospital=self._hospital,
                 step=step,
-                problem=Words("Its process ended unexpectedly.", "처리 프로세스가 예기치 않게 끝났습니다."),
+                problem=Words("Its process has ended.", "처리 프로세스가 끝났습니다."),
                 hint=Words(
                     "The hospital's log names it; the run goes on by itself.",
                     "병원 로그를 보십시오. 실행은 저절로 이어집니다.",
