@@ -53,6 +53,30 @@ def test_a_network_of_40_megabytes_over_a_line_that_is_cut(
     assert [array.tobytes() for array in arrays(found)] == [array.tobytes() for array in arrays(expected)]
 
 
+@pytest.mark.slow
+def test_a_part_that_takes_longer_than_the_hubs_patience(
+    towns: Callable[..., Any], databases: dict[str, Path], services: Any, tmp_path: Path
+) -> None:
+    """A line of 100 kB a second, where a part of 2 MiB takes twice the time after which silence counts as away."""
+    pytest.importorskip("torch", reason="training needs the extra 'learning'")
+    parameters = {**PARAMETERS, "hidden": [800, 700], "rounds": 1}
+    step = Step(name="net", method="training", parameters=parameters, release=False)
+    study = services.small_study(("attrition",)).model_copy(update={"steps": (step,)})
+    expected = inside(study, databases, tmp_path)
+    town = towns(patience=10)
+    for name, database in databases.items():
+        town.join(name, database, proxy=town.proxy(rate=100_000) if name == "Hungary" else None)
+    with town.researcher() as alliance:
+        alliance.submit(study)
+        town.permit(study)
+        town.finished(study, 400)
+    assert not town.events(study, "waiting"), "a slow line is no silence"
+    (run,) = town.store.runs(study.hash)
+    entry = town.store.ledger(run).read("net", None)
+    found = unpack_result(unpack(entry)["result"]).portable
+    assert [array.tobytes() for array in arrays(found)] == [array.tobytes() for array in arrays(expected)]
+
+
 def inside(study: Any, databases: dict[str, Path], folder: Path) -> dict[str, Any]:
     """The same study inside one process."""
     sites = {}

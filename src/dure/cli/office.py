@@ -127,7 +127,7 @@ def serve_hub(
     patience: Annotated[
         float,
         typer.Option(
-            min=1,
+            min=10,
             help=say("seconds of silence until a hospital counts as away", "병원이 자리를 비웠다고 보는 침묵 시간(초)"),
         ),
     ] = 30,

@@ -45,11 +45,11 @@ from dure.language import Words
 
 SLACK = 10.0
 """Seconds beyond HOLD after which a missing reply counts as lost."""
-WINDOW = 3
+WINDOW = 4
 """Parts of one body under way at a time."""
-BULK = 120.0
-"""Seconds a part may take: three of 2 MiB on a line of half a megabit a second. A lost connection ends it at once."""
-DEAF = 90.0
+BULK = 180.0
+"""Seconds a part may take: four of 2 MiB on a line of half a megabit a second. A lost connection ends it at once."""
+DEAF = 120.0
 """Seconds without any frame from a peer that owes one, after which its connection is given up for a new one."""
 
 
@@ -109,12 +109,12 @@ class Calls:
         notice: Callable[[], None] = lambda: None,
         abandoned: Callable[[], bool] = lambda: False,
     ) -> bytes:
-        """The peer's reply. `patience`: seconds without a sign of life; `limit`: seconds altogether.
+        """The peer's reply. `patience`: seconds without a sign of life (two HOLDs or more); `limit`: altogether.
 
         `notice` is called whenever the peer says that it is still working. Raises Unreachable, or the DureError that
         the peer answered with. A peer that was started again is called again: handlers give the same answer twice.
         """
-        waits = _Patience(patience, limit, abandoned)
+        waits = _Patience(max(patience, 2 * HOLD), limit, abandoned)
         while True:
             session = self._session(peer, waits)
             try:

@@ -237,10 +237,12 @@ class Line:
             try:
                 self._greet()
                 self.problem, self.heard = None, time.time()
-            except Unreachable:
-                continue  # the wire connects again by itself
+            except (Unreachable, SessionLost):
+                continue  # the wire connects again by itself, and the next beat greets again
             except DureError as error:
                 self.problem = error
+            except Exception as error:  # whatever a hub may say: this thread is the line, and has to live
+                self.problem = _unreachable(self.membership.address, type(error).__name__)
 
     def _greet(self) -> None:
         """A sign of life; where the hub does not know the session, a new one."""
