@@ -259,7 +259,7 @@ class StoppingLedger(InMemoryLedger):
         super().__init__()
 
     def write(self, step: str, fold: str | None, entry: bytes) -> None:
-        if unpack(entry)["round"] > self.last:
+        if step and unpack(entry)["round"] > self.last:
             raise KeyboardInterrupt
         super().write(step, fold, entry)
 

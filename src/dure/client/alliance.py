@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from dure.errors import HubUnreachable
 from dure.federation.frames import FORM
+from dure.federation.health import only_one
 from dure.federation.membership import Line
 from dure.study.packing import pack, unpack
 from dure.study.result import Result, unpack_result
 from dure.study.spec import Study, canonical_json
 
 PATIENCE = 20.0
+OTHERS = 5.0
+"""Seconds to wait for another command in the same folder."""
 OVER = ("finished", "released", "declined", "withdrawn")
 
 
@@ -29,18 +33,18 @@ class Alliance:
         self._line = Line(folder, _nothing)
 
     def __enter__(self) -> Alliance:
-        self._line.open()
-        try:
+        with ExitStack() as stack:
+            stack.enter_context(only_one(self._line.folder, OTHERS))  # two lines of one member throw each other off
+            stack.callback(self._line.close)
+            self._line.open()
             self._line.wait(PATIENCE)
-        except BaseException:
-            self._line.close()
-            raise
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._line.close()
+        self._stack.close()
 
     def submit(self, study: Study) -> str:
         """The study's hash; submitting it twice changes nothing. Raises what is wrong with it before any review."""

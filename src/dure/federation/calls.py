@@ -210,10 +210,11 @@ class Calls:
             try:
                 reply, body = self._once(peer, said, payload, min(bulk or HOLD + SLACK, waits.left(bulk)))
             except Unreachable as lost:
+                if lost.reason == SILENT and time.monotonic() - self._heard.setdefault(peer, began) > DEAF:
+                    self.wire.drop(peer)  # something in between keeps a dead connection open
+                    self._heard[peer] = time.monotonic()
                 if waits.left(bulk) <= 0:
                     raise
-                if lost.reason == SILENT and time.monotonic() - max(began, self._heard.get(peer, 0.0)) > DEAF:
-                    self.wire.drop(peer)  # something in between keeps a dead connection open
                 with self._change:
                     self._change.wait(min(0.2, waits.left()))
                 continue
@@ -249,7 +250,8 @@ class Calls:
             refusal = error
         except (ValueError, TypeError, KeyError):
             return  # not a frame of this protocol: nothing to answer to
-        self._heard[peer] = time.monotonic()
+        if refusal is None:
+            self._heard[peer] = time.monotonic()
         if "a" in header:
             there, session, waiting = self._waiting.get(header["a"], ("", b"", Future()))
             if refusal is None and there == peer and session == header.get("s") and not waiting.done():
@@ -270,6 +272,7 @@ class Calls:
     def _came(self, peer: str) -> None:
         with self._change:
             self._connected.add(peer)
+            self._heard[peer] = time.monotonic()
             self._change.notify_all()
 
     def _went(self, peer: str) -> None:

@@ -57,6 +57,8 @@ class FlareEngine:
                     if not self._calls.known(self._identities.get(name, "")):
                         told.add(name)
                         self._silent(name)
+        if self._abandon.is_set():  # what came may be the end of asking, not of a hospital
+            raise Abandoned
         return {name: future.result() for future, name in asked.items()}
 
     def close(self) -> None:
@@ -78,5 +80,7 @@ class FlareEngine:
             )
         except Unreachable as lost:
             return Failure(lost.reason)
+        except (KeyError, TypeError, ValueError, AttributeError):
+            return Failure("its reply cannot be read")
         except DureError as error:  # refused before it reached the hospital's runner
             return Failure(error.text("en").removesuffix("."))

@@ -11,6 +11,8 @@ import contextlib
 import ctypes
 import logging
 import os
+import threading
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +49,8 @@ except ImportError:
 
 Scheme = Literal["tcp", "grpc"]
 APPLICATION = 1
+AT_ONCE = 32
+"""Frames of one peer being worked on; FLARE has a hundred threads for all."""
 HUB = "hub"
 """The hub's name on the wire; members are named by their certificates."""
 
@@ -70,6 +74,8 @@ class FlareWire(MessageReceiver, EndpointMonitor):  # type: ignore[misc]
         _configure()
         self.name, self.scheme = name, scheme
         self._driver: Any = None
+        self._handling: Counter[str] = Counter()
+        self._lock = threading.Lock()
         self.on_frame: Callable[[str, Payload], None] = lambda peer, frame: None
         self.on_connected: Callable[[str], None] = lambda peer: None
         self.on_disconnected: Callable[[str], None] = lambda peer: None
@@ -118,8 +124,17 @@ class FlareWire(MessageReceiver, EndpointMonitor):  # type: ignore[misc]
     # ── FLARE calls these ──
 
     def process_message(self, endpoint: Endpoint, connection: Connection, app_id: int, message: Message) -> None:
-        if isinstance(message.payload, bytes | bytearray | memoryview):
+        if not isinstance(message.payload, bytes | bytearray | memoryview):
+            return
+        with self._lock:
+            if self._handling[endpoint.name] >= AT_ONCE:
+                return  # it sends again; one peer must not hold all the threads that serve everybody
+            self._handling[endpoint.name] += 1
+        try:
             self.on_frame(endpoint.name, message.payload)
+        finally:
+            with self._lock:
+                self._handling[endpoint.name] -= 1
 
     def state_change(self, endpoint: Endpoint) -> None:
         (self.on_connected if endpoint.state == EndpointState.READY else self.on_disconnected)(endpoint.name)
@@ -170,7 +185,7 @@ def _configure() -> None:
     ]
     CommConfigurator._configuration = {
         "heartbeat_interval": 15,
-        "streaming_send_timeout": 300.0,  # a part on a slow line; dead peers are noticed by TCP itself
+        "streaming_send_timeout": 120.0,  # a part on a slow line; dead peers are noticed by TCP itself
         "grpc": {"max_workers": 1000, "options": grpc},
     }
     CommConfigurator._config_loaded = True

@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -37,13 +38,19 @@ def until_stopped(service: Service) -> None:
 
 
 @contextmanager
-def only_one(folder: Path) -> Iterator[None]:
-    """Hold the folder for one service; raises AlreadyRunning. The lock ends with the process, however it ends."""
+def only_one(folder: Path, wait: float = 0.0) -> Iterator[None]:
+    """Hold the folder for one process; raises AlreadyRunning after `wait` seconds. It ends with the process, however
+    that ends."""
+    deadline = time.monotonic() + wait
     with (folder / "service.lock").open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise AlreadyRunning(what=str(folder)) from None
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                if time.monotonic() >= deadline:
+                    raise AlreadyRunning(what=str(folder)) from None
+                time.sleep(0.05)
         yield
 
 

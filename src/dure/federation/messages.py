@@ -87,6 +87,8 @@ def error_from(data: Mapping[str, Any], hospital: str = "", step: str = "") -> D
         name: Words(value["en"], value["ko"]) if isinstance(value, dict) else value
         for name, value in data.get("fields", {}).items()
     }
+    if hospital and "hospital" in fields:  # nobody speaks for another hospital
+        fields["hospital"] = hospital
     kind = next((cls for cls in all_errors() if cls.code() == data.get("code")), None)
     if kind is None:
         problem = Words("Its software met an unexpected error.", "병원 소프트웨어에 예상하지 못한 오류가 있었습니다.")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dure.errors import AnswerBroken, DureError, SiteFailed
+from dure.errors import AnswerBroken, DureError, QuorumMissed, RunWaits, SiteFailed
 from dure.federation.engine import Engine, Failure
 from dure.federation.messages import Answer, error_from
 from dure.federation.sums import Left, Opened
@@ -52,6 +52,8 @@ class PlainSum:
                     unpack_result(answer.result)
                 else:
                     errors[hospital] = error_from(answer.error, hospital, step)
+                    if isinstance(errors[hospital], RunWaits | QuorumMissed):
+                        raise ValueError("it speaks for other hospitals")
                     continue
             except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
                 said = str(error) if isinstance(error, ValueError) else "it cannot be read"

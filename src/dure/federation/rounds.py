@@ -6,7 +6,7 @@ run killed at any moment ends bit-equal to one that was not.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
@@ -115,12 +115,14 @@ class Run:
     """Hospitals of the alliance, which a quorum cannot exceed."""
     dropped: dict[str, DureError] = field(default_factory=dict)
     outcomes: dict[str, Outcome] = field(default_factory=dict)
-    _opened: set[tuple[str, str | None]] = field(default_factory=set)
-    """Loops of which a sum was opened: from then on, who takes part matters."""
+    _opened: set[tuple[str, ...]] = field(default_factory=set)
+    """Every set of hospitals of which a sum was opened in this run: from then on, who takes part matters."""
 
     def steps(self) -> Mapping[str, Outcome]:
         """Run every step in order; a step that cannot finish does not stop those that do not use it."""
         self._recall_dropped()
+        entry = self.ledger.read("", "opened")
+        self._opened = {tuple(names) for names in unpack(entry)} if entry else set()
         for step in self.plan.steps:
             self.progress("step", {"step": step.name, "method": step.method, "scope": step.scope})
             self.outcomes[step.name] = outcome = self._step(step)
@@ -140,7 +142,7 @@ class Run:
             folds = self._all_but_one(step, left)
         else:
             folds = {None: self._fold(step, None, left)}
-        return Outcome(step.name, folds, self.taking_part, tuple(left))
+        return Outcome(step.name, folds, self._took_part(step), tuple(left))
 
     def _skipped(self, step: Step, used: str) -> DureError:
         cause = next((fold.error for fold in self.outcomes[used].folds.values() if fold.error), None)
@@ -177,22 +179,30 @@ class Run:
         entry = self.ledger.read(step.name, fold)
         stored = unpack(entry) if entry else None
         if stored is None or stored["status"] in ("running", "waiting"):
-            forbidden = self._undisclosed_difference()
+            forbidden = self._forbidden(self._members(fold))
             if forbidden:  # nothing is written: the ledger keeps who took part in what was opened
                 return Fold("waiting", error=RunWaits(step.name, forbidden, "difference"))
             self._loop(step, fold, stored)
         return self._recorded(step, fold, left)
 
-    def _undisclosed_difference(self) -> list[str]:
-        """Hospitals that came or went since sums were opened in this run, too few of them, without permission."""
-        now, forbidden = set(self.taking_part), set()
-        for step in self.plan.steps:
-            entry = self.ledger.read(step.name, None) if step.scope == "all" else None
-            stored = unpack(entry) if entry else None
-            changed = now ^ set(stored["hospitals"]) if stored and stored["opened"] else set()
+    def _forbidden(self, members: Collection[str]) -> list[str]:
+        """Hospitals whose part would show: too few came or went since some sum was opened, without their permission."""
+        found: set[str] = set()
+        for before in self._opened:
+            changed = set(before) ^ set(members)
             if len(changed) < self.limits.minimum_hospitals:
-                forbidden |= {name for name in changed if "difference" not in self.grants.get(name, ())}
-        return sorted(forbidden)
+                found |= {name for name in changed if "difference" not in self.grants.get(name, ())}
+        return sorted(found)
+
+    def _remember_opened(self, members: tuple[str, ...]) -> None:
+        if members not in self._opened:
+            self._opened.add(members)
+            self.ledger.write("", "opened", pack([list(names) for names in sorted(self._opened)]))
+
+    def _took_part(self, step: Step) -> tuple[str, ...]:
+        """Whose people are in the step's answer: those of its own rounds, who may not be those of now."""
+        entry = self.ledger.read(step.name, None) if step.scope == "all" else None
+        return tuple(unpack(entry)["hospitals"]) if entry else self.taking_part
 
     def _loop(self, step: Step, fold: str | None, stored: dict[str, Any] | None) -> None:
         """Rounds until a Result or an error is in the ledger."""
@@ -200,8 +210,6 @@ class Run:
         restart = stored is None or stored["round"] == 0 or tuple(stored["hospitals"]) != self._members(fold)
         round_ = 0 if restart or stored is None else stored["round"]
         left = [_left(raw) for raw in stored["left"]] if stored else []
-        if stored and stored["opened"]:
-            self._opened.add((step.name, fold))
         state: dict[str, Any] | None = None if restart or stored is None else stored["state"]
         while True:
             members = self._members(fold)
@@ -221,7 +229,7 @@ class Run:
                         continue
                     raise _first(opened.errors)
                 assert opened.total is not None
-                self._opened.add((step.name, fold))
+                self._remember_opened(members)
                 gate.check_total(opened.total, declaration, self.limits)
                 concluded = method.conclude(total_of(opened.total), question, state)
             except DureError as error:
@@ -285,10 +293,7 @@ class Run:
 
     def _drop(self, errors: Mapping[str, DureError]) -> bool:
         """Leave out hospitals whose cohort is too small, or that the quorum does not wait for; True if the step can
-        start again without them.
-
-        Before any sum was opened nothing is revealed by it; afterwards the sums with and without them differ
-        by those hospitals, which each must have permitted.
+        start again without them. Where sums with and without them show them, each must have permitted it.
         """
         small = {name: error for name, error in errors.items() if self._left_out(error)}
         if len(small) < len(errors):
@@ -296,9 +301,8 @@ class Run:
         rest = [name for name in self.taking_part if name not in small]
         if self.quorum and not self.quorum.met(rest, self.joined):
             return False
-        opened = bool(self._opened)
-        forbidden = [name for name in small if "difference" not in self.grants[name]]
-        if opened and forbidden and len(small) < self.limits.minimum_hospitals:
+        forbidden = self._forbidden(rest)
+        if forbidden:
             raise RunWaits("every step", forbidden, "difference")
         self.dropped.update(small)
         self.ledger.write("", None, pack({name: error_data(error) for name, error in self.dropped.items()}))
@@ -337,7 +341,6 @@ class Run:
             "round": round_,
             "state": state,
             "hospitals": list(self._members(fold)),
-            "opened": (step.name, fold) in self._opened,
             "left": [[getattr(item, name) for name in Left.__slots__] for item in left],
             "status": status,
             "result": result,
@@ -348,8 +351,6 @@ class Run:
     def _recorded(self, step: Step, fold: str | None, left: list[Left], released: bool = False) -> Fold:
         """The fold as the ledger has it, with release rules applied."""
         stored = unpack(self.ledger.read(step.name, fold) or b"")
-        if stored["opened"]:
-            self._opened.add((step.name, fold))
         left += [_left(raw) for raw in stored["left"]]
         error = error_from(stored["error"], fold or "", step.name) if stored["error"] else None
         if not stored["result"]:

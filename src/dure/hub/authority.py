@@ -123,6 +123,7 @@ class Authority:
         identity, expires = INVITED + secrets.token_hex(8), datetime.now(UTC) + valid
         key = certificates.create_key()
         certificate = self._issue(certificates.request(key, identity), identity, valid)
+        self.store.close_invitations(name)  # one is open for a name: a lost one is worth nothing once the next is made
         self.store.add_invitation(identity, name, role, expires.isoformat())
         self.store.add_serial(certificates.serial(certificate), identity)
         hub = self.hub
@@ -170,7 +171,10 @@ class Authority:
             if not self.store.use_invitation(identity):
                 raise TokenRefused(problem=USED)
             self.store.add_serial(certificates.serial(certificate), name)
-            if any(member.name == name for member in self.store.members()):
+            present = next((member for member in self.store.members() if member.name == name), None)
+            if present is not None and (not present.revoked or present.role != role):
+                raise TokenRefused(problem=USED)
+            if present is not None:
                 self.store.replace_member(name, key, certificate.decode())
             else:
                 self.store.add_member(name, identity_of(name), role, key, certificate.decode())

@@ -61,9 +61,13 @@ def find(store: Store, given: str) -> str:
     return studies.read(store, given) and given
 
 
-def submit(store: Store, methods: Methods, member: Member, body: bytes) -> str:
+def submit(store: Store, methods: Methods, member: Member, body: bytes) -> tuple[str, bool]:
+    """The study's hash, and whether it is new here."""
     study = Study.model_validate(json.loads(body))
-    return studies.submit(store, study, methods, member.name)
+    found = store.study(study.hash)
+    if found is not None and found[1] in ("withdrawn", "declined"):
+        raise LifecycleError(action="submit", state=found[1], role="researcher", open=_open_to(found[1]))
+    return studies.submit(store, study, methods, member.name), found is None
 
 
 def withdraw(store: Store, hash_: str, member: Member) -> None:
@@ -135,5 +139,5 @@ def _told(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _open_to(state: lifecycle.State) -> str:
+def _open_to(state: str) -> str:
     return ", ".join(f"{t.action} ({t.role})" for t in lifecycle.TRANSITIONS if t.before == state) or "–"

@@ -49,7 +49,8 @@ def run_study(
 def results(store: Store, hash_: str, methods: Methods, name: str | None = None) -> Mapping[str, Outcome]:
     """The outcomes of a run as the ledger has them; nobody is asked and nothing is written. A step without an
     outcome shows as waiting for its hospitals. Raises UnknownStudy, PermitError."""
-    run = _run(store, hash_, LocalEngine({}), methods, name, DEFAULT, PlainSum(), lambda event, details: None)
+    nobody = LocalEngine({})
+    run = _run(store, hash_, nobody, methods, name, DEFAULT, PlainSum(), lambda event, details: None, over=True)
     run.ledger = _Unwritten(run.ledger)
     return run.steps()
 
@@ -76,9 +77,10 @@ def _run(
     limits: Limits,
     summing: Summing,
     progress: Progress,
+    over: bool = False,
 ) -> Run:
     study = studies.read(store, hash_)[0]
-    permits = studies.permits(store, hash_)
+    permits = studies.permits(store, hash_, over)
     limits = strictest((tighten(permit.limits, limits) for permit in permits.values()), limits)
     run_name = name or f"{hash_.removeprefix('sha256:')[:12]}-1"
     return Run(

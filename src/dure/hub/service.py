@@ -65,6 +65,7 @@ class HubService:
         self.calls.answering.on_session = self._came
         self._running: dict[str, StudyRun] = {}
         self._paused: dict[str, bool] = {}
+        self._following: set[str] = set()
         self._news, self._stop = threading.Condition(), threading.Event()
         self._courier = ThreadPoolExecutor(8, thread_name_prefix="courier")
         self._carried: set[tuple[str, str]] = set()
@@ -132,7 +133,8 @@ class HubService:
         member = self._member(peer)
         if member:
             self.journal.say("connected", member=member.name)
-        self._wake_all()
+        if member and member.role == "hospital":
+            self._wake_all()
 
     # ── what members ask ──
 
@@ -161,7 +163,8 @@ class HubService:
         if topic == "join":
             told = unpack(body)
             self._paused[member.name] = bool(told.get("paused"))
-            self._wake_all()
+            if member.role == "hospital":
+                self._wake_all()
             return pack({"alliance": self.hub.alliance, "software": VERSION})
         if topic == "renew":
             certificate = self.authority.renew(member, unpack(body)["request"])
@@ -169,8 +172,9 @@ class HubService:
             self.journal.say("certificate renewed", member=member.name)
             return pack({"certificate": certificate})
         if topic == "submit":
-            hash_ = desk.submit(self.store, self.methods, member, body)
-            self.tell(hash_, "submitted", by=member.name)
+            hash_, new = desk.submit(self.store, self.methods, member, body)
+            if new:
+                self.tell(hash_, "submitted", by=member.name)
             self._deliver()
             return hash_.encode()
         if topic == "studies":
@@ -187,7 +191,7 @@ class HubService:
         if topic == "status":
             return pack(desk.status_of(self.store, hash_, self._connected(), self._paused))
         if topic == "events":
-            return pack(self._events(hash_, int(asked["after"])))
+            return pack(self._events(member.name, hash_, int(asked["after"])))
         if topic == "cancel":
             desk.withdraw(self.store, hash_, member)
             self.tell(hash_, "cancelled", by=member.name)
@@ -209,14 +213,21 @@ class HubService:
             return b""
         return None
 
-    def _events(self, hash_: str, after: int) -> list[dict[str, Any]]:
-        deadline = time.monotonic() + FOLLOW
+    def _events(self, member: str, hash_: str, after: int) -> list[dict[str, Any]]:
+        """New events, waiting a little for one; of a member's questions only one waits, each holds a thread."""
         with self._news:
-            while not (found := self.store.events(hash_, after)) and not self._stop.is_set():
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    break
-                self._news.wait(left)
+            waits = member not in self._following
+            self._following.add(member)
+            deadline = time.monotonic() + (FOLLOW if waits else 0.0)
+            try:
+                while not (found := self.store.events(hash_, after)) and not self._stop.is_set():
+                    left = deadline - time.monotonic()
+                    if left <= 0:
+                        break
+                    self._news.wait(left)
+            finally:
+                if waits:
+                    self._following.discard(member)
         return found
 
     # ── studies on their way ──
@@ -233,10 +244,13 @@ class HubService:
         self._refresh()
         self._deliver()
         for hash_, _, state in self.store.studies():
-            if state == "submitted" or state in RUNS:
-                self._advance(hash_)
-            elif hash_ in self._running:
-                self._abandon(hash_)
+            try:
+                if state == "submitted" or state in RUNS:
+                    self._advance(hash_)
+                elif hash_ in self._running:
+                    self._abandon(hash_)
+            except Exception as error:  # a document of another version, say: the other studies go on
+                self.journal.say("study failed", level="error", study=hash_, why=type(error).__name__)
 
     def _advance(self, hash_: str) -> None:
         """Close the review if it is over; start the run if it may, or wake it."""
@@ -245,8 +259,9 @@ class HubService:
         with self._news:
             run = self._running.get(hash_)
             if run is None or run.over:
-                self._running[hash_] = run = StudyRun(self, hash_)
+                run = StudyRun(self, hash_)
                 run.start()
+                self._running[hash_] = run
         run.look()
 
     def _deliver(self) -> None:
@@ -262,13 +277,17 @@ class HubService:
 
     def _carry(self, hash_: str, hospital: str, document: str) -> None:
         try:
-            self.calls.call(self.identities()[hospital], "study", document.encode(), self.patience)
+            self._tell_site(self.identities()[hospital], "study", document.encode())
             self.store.put_delivered(hash_, hospital)
             self.tell(hash_, "delivered", hospital=hospital)
         except (Unreachable, DureError, KeyError) as error:
             self.journal.say("not delivered", level="warning", study=hash_, hospital=hospital, why=type(error).__name__)
         finally:
             self._carried.discard((hash_, hospital))
+
+    def _tell_site(self, identity: str, topic: str, body: bytes) -> None:
+        """A call that is done at once or not at all: couriers are few, and none waits for `later` after `later`."""
+        self.calls.call(identity, topic, body, self.patience, 2 * self.patience, abandoned=self._stop.is_set)
 
     def _abandon(self, hash_: str) -> None:
         run = self._running.pop(hash_, None)
@@ -281,7 +300,7 @@ class HubService:
 
     def _stop_at(self, identity: str, hash_: str) -> None:
         try:
-            self.calls.call(identity, "stop", hash_.encode(), self.patience)
+            self._tell_site(identity, "stop", hash_.encode())
         except (Unreachable, DureError):
             return  # it is not working on it, or will refuse the next question
 

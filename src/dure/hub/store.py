@@ -95,6 +95,7 @@ class Store:
         now = _now()
         with self.transaction():
             self._database.write("UPDATE member SET revoked = ? WHERE name = ?", (now, name))
+            self.close_invitations(name)
             self._database.write("UPDATE serial SET revoked = ? WHERE member = ? AND revoked IS NULL", (now, name))
 
     def add_serial(self, number: str, member: str) -> None:
@@ -116,6 +117,11 @@ class Store:
         """(name, role, expires, used)."""
         query = "SELECT name, role, expires, used FROM invitation WHERE identity = ?"
         return next(((row[0], row[1], row[2], row[3]) for row in self._database.rows(query, (identity,))), None)
+
+    def close_invitations(self, name: str) -> None:
+        """Those not used yet no longer can be."""
+        query = "UPDATE invitation SET used = ? WHERE name = ? AND used IS NULL"
+        self._database.write(query, (_now(), name))
 
     def use_invitation(self, identity: str) -> bool:
         """Mark it used; False if it was already."""

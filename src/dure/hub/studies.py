@@ -6,13 +6,13 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
-from dure.errors import PermitError, UnknownHospital, UnknownStudy
+from dure.errors import LifecycleError, PermitError, UnknownHospital, UnknownStudy
 from dure.federation.plan import plan_of
 from dure.hub.store import Store
 from dure.language import Words
 from dure.study import lifecycle
 from dure.study.method import Methods
-from dure.study.permit import Permit, read_key, verify
+from dure.study.permit import Permit, read_key, read_permit, verify
 from dure.study.spec import Study, canonical_json, seconds
 
 
@@ -37,9 +37,12 @@ def read(store: Store, hash_: str) -> tuple[Study, lifecycle.State]:
 def receive_permit(store: Store, hash_: str, hospital: str, envelope: dict[str, Any] | None) -> None:
     """Keep a hospital's permit (None: it declines). When all have answered the study moves on.
 
-    Raises UnknownStudy, UnknownHospital, or PermitError where the signature, the study or the dates are not right.
+    Raises UnknownStudy, UnknownHospital, LifecycleError once the run is over, or PermitError where the signature, the
+    study or the dates are not right.
     """
-    read(store, hash_)
+    state = read(store, hash_)[1]
+    if state not in ("submitted", "permitted", "running", "waiting"):  # afterwards it would change what is shown
+        raise LifecycleError(action="permit", state=state, role="hospital", open="–")
     known = store.hospitals()
     if hospital not in known:
         raise UnknownHospital(hospital, known)
@@ -70,13 +73,19 @@ def settle(store: Store, hash_: str) -> lifecycle.State:
         return after
 
 
-def permits(store: Store, hash_: str) -> dict[str, Permit]:
-    """The verified, current permits, by hospital in the order in which hospitals joined."""
+def permits(store: Store, hash_: str, over: bool = False) -> dict[str, Permit]:
+    """The verified, current permits, by hospital in the order in which hospitals joined.
+
+    With `over` the run has ended under them: they were checked when they came, and may have expired since.
+    """
     keys, found = store.hospitals(), store.permits(hash_)
     verified: dict[str, Permit] = {}
     for hospital, key in keys.items():
         envelope = found.get(hospital)
         if envelope is None:
+            continue
+        if over:
+            verified[hospital] = read_permit(envelope)
             continue
         permit = verify(envelope, read_key(key), hospital)
         _current(permit, hash_)

@@ -126,7 +126,11 @@ class StudyRun(threading.Thread):
             self._service.tell(self._hash, "slow", hospital=hospital, step=self._at[0], round=self._at[1] + 1)
 
     def _silent(self, hospital: str) -> None:
-        """A hospital that was asked has no line to the hub."""
+        """A hospital that was asked has no line to the hub: told once for every round."""
+        key = ("silent", hospital, *self._at)
+        if key in self._told:
+            return
+        self._told.add(key)
         self._service.tell(self._hash, "silent", hospital=hospital, step=self._at[0], round=self._at[1] + 1)
 
     def _permits(self) -> str:

@@ -13,7 +13,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from dure.errors import DureError, HubUnreachable, SitePaused
+from dure.errors import (
+    DureError,
+    HubUnreachable,
+    LifecycleError,
+    PermitError,
+    SitePaused,
+    UnknownHospital,
+    UnknownStudy,
+)
 from dure.federation.flare_engine import ASK
 from dure.federation.frames import FORM
 from dure.federation.health import Health, only_one
@@ -157,8 +165,8 @@ class SiteService:
         if not up:
             return
         try:
-            self._hand_in()
             self._renew()
+            self._hand_in()
         except HubUnreachable:
             return  # the next round tries again
         except DureError as error:
@@ -171,9 +179,7 @@ class SiteService:
             body = {"study": hash_, "envelope": envelope}
             try:
                 self._line.call("permit", pack(body))
-            except HubUnreachable:
-                raise
-            except DureError as error:
+            except (PermitError, LifecycleError, UnknownStudy, UnknownHospital) as error:  # the hub's last word
                 inbox.sent(self.site, hash_, digest, error.text("en"))
                 self.journal.say("permit refused by the hub", level="error", study=hash_, problem=error.text("en"))
                 continue
