@@ -282,6 +282,19 @@ def test_nobody_but_the_hub_listens_and_health_is_on_loopback(
     assert '"event": "stopped"' in town.processes["Cleveland"].said()
 
 
+def test_two_commands_in_one_researchers_folder_do_not_fight(
+    towns: Callable[..., Any], services: Any, databases: dict[str, Path]
+) -> None:
+    from dure.client.alliance import Alliance
+    from dure.errors import AlreadyRunning
+
+    town = towns()
+    with town.researcher() as alliance:
+        with pytest.raises(AlreadyRunning, match="researcher"), Alliance(town.folder / "researcher"):
+            pass
+        assert alliance.studies() == []
+
+
 def test_a_folder_or_port_in_use_is_said_plainly(towns: Callable[..., Any], services: Any, tmp_path: Path) -> None:
     from dure.errors import AlreadyRunning
     from dure.hub.authority import create_hub
