@@ -52,6 +52,30 @@ def test_the_numbers_are_those_of_one_process(local: dict[str, Any], tmp_path: P
     assert differences({**found, "seconds": {}}, {**local, "seconds": {}}) == []
 
 
+def test_services_end_with_a_demonstration_that_is_killed(tmp_path: Path) -> None:
+    command = [*COMMAND, "--folder", str(tmp_path / "demo"), "--engine", "flare"]
+    with (tmp_path / "said").open("wb") as said:
+        demo = subprocess.Popen(command, stdout=said, stderr=said)
+    deadline, services = time.monotonic() + 120, list[int]()
+    while len(services) < 5:
+        assert demo.poll() is None
+        assert time.monotonic() < deadline
+        services = [pid for pid in family(demo.pid)[1:] if "serve" in command_of(pid)]
+        time.sleep(0.1)
+    demo.kill()
+    demo.wait()
+    while any("serve" in command_of(pid) for pid in services):
+        assert time.monotonic() < deadline, "a service outlived the demonstration"
+        time.sleep(0.2)
+
+
+def command_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+    except OSError:
+        return ""
+
+
 def differences(one: Any, other: Any, place: str = "") -> list[str]:
     """Where two results are not equal to 1e-12."""
     if isinstance(one, dict) and isinstance(other, dict):

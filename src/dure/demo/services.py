@@ -42,7 +42,7 @@ class Services:
 
     def start(self, name: str, *command: str) -> None:
         log = (self.folder / f"{name}.log").open("ab")
-        environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+        environment = {**os.environ, "PYTHONUNBUFFERED": "1", "DURE_WITH_PARENT": str(os.getpid())}
         self.processes[name] = subprocess.Popen(
             [sys.executable, "-m", *command], stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment
         )

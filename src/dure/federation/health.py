@@ -30,11 +30,22 @@ class Service(Protocol):
 
 
 def until_stopped(service: Service) -> None:
-    """Run a service until SIGTERM or Ctrl-C, then let it end in order. What it writes, only its user may read."""
+    """Run a service until SIGTERM or Ctrl-C, then let it end in order. What it writes, only its user may read.
+
+    With its parent's process id in DURE_WITH_PARENT it also ends when that process does, however that ends.
+    """
     os.umask(0o077)
+    if parent := os.environ.get("DURE_WITH_PARENT"):
+        threading.Thread(target=_stop_with_parent, args=(service, int(parent)), daemon=True).start()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: service.stop())
     service.run()
+
+
+def _stop_with_parent(service: Service, parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1)
+    service.stop()
 
 
 @contextmanager
