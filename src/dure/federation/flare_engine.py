@@ -26,7 +26,7 @@ class FlareEngine:
     """`identities`: hospital → its name on the wire. `patience`: seconds of silence after which one does not answer.
 
     `notice(hospital)` is called while a hospital says that it is still working, `silent(hospital)` once in a round when
-    it has had no line for a while. `abandon` ends an `ask` under way.
+    it has had no line for a while, or did not answer. `abandon` ends an `ask` under way.
     """
 
     def __init__(
@@ -59,7 +59,10 @@ class FlareEngine:
                         self._silent(name)
         if self._abandon.is_set():  # what came may be the end of asking, not of a hospital
             raise Abandoned
-        return {name: future.result() for future, name in asked.items()}
+        replies = {name: future.result() for future, name in asked.items()}
+        for name in {name for name, reply in replies.items() if isinstance(reply, Failure)} - told:
+            self._silent(name)
+        return replies
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
