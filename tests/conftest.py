@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import pwd
 import shutil
@@ -11,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -21,6 +24,33 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("dure")
+
+ORACLE = Path(__file__).parent / "oracle"
+
+
+class Oracle:
+    """Numbers that R gave (`make oracle`), and the tables it gave them for."""
+
+    @staticmethod
+    def numbers(name: str) -> Any:
+        """What `tests/oracle/<name>.R` wrote; fails if the script or its tables have changed since."""
+        stored = json.loads((ORACLE / f"{name}.json").read_text(encoding="utf-8"))
+        for file, digest in stored["of"].items():
+            assert hashlib.sha256((ORACLE / file).read_bytes()).hexdigest() == digest, (
+                f"tests/oracle/{file} has changed since its numbers were stored: run `make oracle`"
+            )
+        return stored["numbers"]
+
+    @staticmethod
+    def table(name: str) -> pl.DataFrame:
+        """`tests/oracle/data/<name>.csv`."""
+        return pl.read_csv(ORACLE / "data" / f"{name}.csv", infer_schema_length=None)
+
+
+@pytest.fixture(scope="session")
+def oracle() -> Oracle:
+    return Oracle()
+
 
 BINARIES = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
 

@@ -27,8 +27,9 @@ Fields of an error are names (columns, steps, rules), never values or counts of 
 from __future__ import annotations
 
 import difflib
+import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import ClassVar
 
 from dure.language import Language, Words
@@ -410,7 +411,11 @@ class NothingVaries(NotEstimable):
 
 
 class Refused(DureError):
-    """A disclosure rule said no. `rule` is its name in `dure.guard.rules`; counts and cells are never fields."""
+    """A disclosure rule said no. `rule` is its name in `dure.guard.rules`; counts and cells are never fields.
+
+    `setting` holds parameters that would pass in place of those given, where the method knows some; `cells`, at the
+    hub only, which cells of which array were too small.
+    """
 
     what = Words("Refused by the rule '{rule}'{place}.", "'{rule}' 규칙에 따라 거절되었습니다{place}.")
     why = Words("{reason}", "{reason}")
@@ -419,7 +424,21 @@ class Refused(DureError):
     def __init__(self, rule: str, reason: Words, way_out: Words, place: str = "") -> None:
         self.rule, self.way_out = rule, way_out
         self.detail = ""  # cell and count, for the hospital's own audit log only; never part of the text
-        super().__init__(rule=rule, reason=reason, way_out=way_out, place=f" ({place})" if place else "")
+        self.setting: dict[str, object] = {}
+        self.cells: dict[str, object] = {}
+        super().__init__(rule=rule, reason=reason, way_out=way_out, place=f" ({place})" if place else "", setting="")
+
+    def text(self, language: Language | None = None) -> str:
+        said = super().text(language)
+        if not self.setting:
+            return said
+        told = ", ".join(f"{name}: {json.dumps(value, ensure_ascii=False)}" for name, value in self.setting.items())
+        return f"{said} {Words('This would pass:', '이렇게 바꾸면 통과합니다:').say(language)} {told}"
+
+    def would_pass(self, setting: Mapping[str, object]) -> None:
+        """Name parameters that would pass in place of those given."""
+        self.setting = dict(setting)
+        self.fields["setting"] = json.dumps(self.setting, ensure_ascii=False)
 
 
 class RunWaits(DureError):

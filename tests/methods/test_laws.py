@@ -121,6 +121,15 @@ def test_by_hospital_means_each_hospital_as_if_alone_and_the_rest_pooled(
     name: str, cut: tuple[int, list[float]]
 ) -> None:
     asked, frames = parameters(installed_methods()[name]), split(people(name), cut)
+    instead = installed_methods()[name].example(np.random.default_rng(0)).pooled
+    if instead is not None:
+        frames = {ward: part.with_columns(ward=pl.lit(ward)) for ward, part in frames.items()}
+        found = simulate(frames, name, asked, rules="off")
+        together = simulate({"all": pl.concat(frames.values())}, name, instead, rules="off")
+        for table, frame in together.tables.items():
+            assert_same_table(found[table], frame)
+        assert_same_facts(found.facts, together.facts)
+        return
     found = simulate(frames, name, asked, rules="off")
     for table, frame in found.tables.items():
         frame = frame.drop("withheld", strict=False)

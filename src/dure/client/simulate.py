@@ -179,7 +179,9 @@ def _unusable(parameter: str, en: str, ko: str) -> InvalidParameter:
 
 def _desk(name: str, frame: pl.DataFrame, plan: Plan, limits: Limits, grants: frozenset[Grant]) -> Desk:
     present = {column: declared for column, declared in plan.columns.items() if column in frame.columns}
-    rows = Rows(frame, name, present, (frame.height,), np.arange(frame.height, dtype=np.int64))
+    numbered = "person_id" in frame.columns and frame["person_id"].dtype.is_integer()
+    person = frame["person_id"].to_numpy() if numbered else np.arange(frame.height)
+    rows = Rows(frame, name, present, (frame.height,), person.astype(np.int64))
     return Desk(name, plan, grants, limits, lambda: rows, InMemory())
 
 

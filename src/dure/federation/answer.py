@@ -20,9 +20,10 @@ from dure.guard import gate
 from dure.guard.audit import AuditLog
 from dure.guard.release import release
 from dure.guard.rules import Limits
-from dure.study.method import Kept
+from dure.study.method import Kept, read_parameters
 from dure.study.packing import pack, unpack
 from dure.study.permit import Grant
+from dure.study.regroup import regrouped
 from dure.study.result import Result, pack_result, unpack_result
 from dure.study.rows import Rows
 from dure.study.spec import Step
@@ -203,11 +204,13 @@ def _with_lineage(ask: Ask, step: Step, desk: Desk) -> Rows:
         else:
             known = {name: unpack_result(result) for name, result in ask.results.items() if result}
             question = desk.plan.question(earlier, ask.hospitals, known)
-            derive = partial(method.derive, rows, question, unpack_result(data), kept)
+            coded = regrouped(rows, getattr(question.parameters, "levels", None))
+            derive = partial(method.derive, coded, question, unpack_result(data), kept)
             found = rows.remember_latest(("derived", earlier.name), hashlib.sha256(data).digest(), derive)
             values = {f"{earlier.name}.{name}": column for name, column in found.items()}
         rows = rows.with_columns(values, declared)
-    return rows
+    parameters = read_parameters(desk.plan.method(step), step.parameters)
+    return regrouped(rows, getattr(parameters, "levels", None))
 
 
 def _own_result(ask: Ask, earlier: Step, desk: Desk) -> tuple[bytes | None, Kept]:

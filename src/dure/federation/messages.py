@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -95,9 +96,10 @@ def error_from(data: Mapping[str, Any], hospital: str = "", step: str = "") -> D
         hint = Words("Its audit log has the details.", "자세한 내용은 병원의 감사 기록에 있습니다.")
         return SiteFailed(hospital=hospital, step=step, problem=problem, hint=hint)
     error = kind.__new__(kind)
-    DureError.__init__(error, **fields)
     if isinstance(error, Refused):
-        error.rule, error.way_out, error.detail = str(fields["rule"]), fields["way_out"], ""
+        error.rule, error.way_out, error.detail, error.cells = str(fields["rule"]), fields["way_out"], "", {}
+        error.setting = json.loads(str(fields.get("setting") or "{}"))
+    DureError.__init__(error, **fields)
     if isinstance(error, RunWaits):
         error.step, error.grant = str(fields["step"]), str(fields["grant"])
         error.hospitals = str(fields["hospitals"]).split(", ")

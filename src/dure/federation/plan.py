@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from dure.language import Words
 from dure.study.method import Method, Methods, Question, find_method, read_parameters
 from dure.study.permit import Grant
+from dure.study.regroup import regrouped_columns
 from dure.study.result import Result
 from dure.study.rows import Column
 from dure.study.spec import Step, Study, lineage
@@ -42,6 +43,7 @@ class Plan:
         method = self.method(step)
         parameters = read_parameters(method, step.parameters)
         used = {name: result for name, result in (results or {}).items() if name in step.uses}
+        columns = regrouped_columns(columns, getattr(parameters, "levels", None))
         return Question(parameters, columns, hospitals, used, self.criteria, self.minimum_people)
 
     def derived(self, step: Step, hospitals: tuple[str, ...]) -> dict[str, Column]:

@@ -31,11 +31,12 @@ from dure.guard import gate
 from dure.guard.release import check_model, numbers, release
 from dure.guard.rules import Limits, refusal
 from dure.language import Words
-from dure.study.method import HUB
+from dure.study.method import HUB, Method, Question
 from dure.study.packing import pack, unpack
 from dure.study.permit import Grant
 from dure.study.result import Result, pack_result, unpack_result
 from dure.study.spec import Quorum, Step
+from dure.study.summary import Summary
 
 Status = Literal["finished", "refused", "not_estimable", "waiting", "failed", "skipped"]
 Progress = Callable[[str, Mapping[str, Any]], None]
@@ -211,6 +212,7 @@ class Run:
         round_ = 0 if restart or stored is None else stored["round"]
         left = [_left(raw) for raw in stored["left"]] if stored else []
         state: dict[str, Any] | None = None if restart or stored is None else stored["state"]
+        arrays: Summary = {}
         while True:
             members = self._members(fold)
             question = self.plan.question(step, members, self._working(step))
@@ -230,9 +232,12 @@ class Run:
                     raise _first(opened.errors)
                 assert opened.total is not None
                 self._remember_opened(members)
+                arrays |= opened.total
                 gate.check_total(opened.total, declaration, self.limits)
                 concluded = method.conclude(total_of(opened.total), question, state)
             except DureError as error:
+                if isinstance(error, Refused):
+                    find_setting(error, method, question, arrays)
                 return self._write(step, fold, round_, state or {}, left, _status_of(error), None, error)
             round_ += 1
             self.progress("round", {"step": step.name, "round": round_, "fold": fold, "hospitals": len(members)})
@@ -365,6 +370,9 @@ class Run:
             shown = release(working, self.limits)
             self._within_cap(working, shown)
         except Refused as refused:
+            ran = self.plan.step(step.name)
+            question = self.plan.question(ran, tuple(stored["hospitals"]), self._working(ran))
+            find_setting(refused, self.plan.method(ran), question, {})
             return Fold("refused", stored["round"], error=refused)
         return Fold("finished", stored["round"], working, shown)
 
@@ -377,6 +385,14 @@ class Run:
         most = max((value for value in people if isinstance(value, int)), default=0)
         if most and released > self.limits.numbers_per_person * most:
             raise refusal("numbers_per_person")
+
+
+def find_setting(error: Refused, method: Method, question: Question, arrays: Summary) -> None:
+    """Name a setting that would pass, where the method knows one (`dure.study.method.Method`)."""
+    remedy = getattr(method, "remedy", None)
+    setting = remedy(question, error, arrays) if remedy else None
+    if setting:
+        error.would_pass(setting)
 
 
 def _status_of(error: DureError | None) -> Status:

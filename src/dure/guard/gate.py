@@ -93,7 +93,9 @@ def check_total(total: Summary, declaration: Declaration, limits: Limits) -> Non
             continue
         small = _small(np.asarray(total[spec.name]), spec, total, limits.minimum_people)
         if small.any():
-            raise refusal("minimum_people", way_out=_way_out(np.asarray(total[spec.name]), small, spec, limits))
+            error = refusal("minimum_people", way_out=_way_out(np.asarray(total[spec.name]), small, spec, limits))
+            error.cells = {spec.name: small}
+            raise error
 
 
 def _two_sides(powers: NDArray[np.float64], spec: ArraySpec, limits: Limits) -> None:
@@ -114,7 +116,9 @@ def _two_sides(powers: NDArray[np.float64], spec: ArraySpec, limits: Limits) -> 
             f"다른 모든 사람과 다른 사람이 너무 적은 항: {names}. "
             f"로그를 취하거나 상한을 두거나 더 굵게 나누거나 빼십시오.",
         )
-        raise refusal("minimum_people", way_out=way_out)
+        error = refusal("minimum_people", way_out=way_out)
+        error.cells = {spec.name: hidden}
+        raise error
 
 
 def _as_declared(summary: Summary, declaration: Declaration) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import polars as pl
 
+from dure.errors import Refused
 from dure.guard.rules import Limits, refusal
 from dure.study.result import Fact, Result, Table
 
@@ -26,10 +28,16 @@ def check_model(result: Result, limits: Limits) -> None:
     if fitted is None:
         return
     if fitted.parameters > limits.parameters_per_person * fitted.n:
-        raise refusal("parameters_per_person")
+        raise _too_many("parameters_per_person", limits.parameters_per_person * fitted.n)
     classes = [count for count in (fitted.events, fitted.non_events) if count is not None]
     if classes and fitted.parameters > limits.parameters_per_event * min(classes):
-        raise refusal("parameters_per_event")
+        raise _too_many("parameters_per_event", limits.parameters_per_event * min(classes))
+
+
+def _too_many(rule: str, most: float) -> Refused:
+    error = refusal(rule)
+    error.cells = {"most_parameters": math.floor(most)}
+    return error
 
 
 def numbers(result: Result) -> int:

@@ -59,10 +59,16 @@ class Question:
 
 @dataclass(frozen=True)
 class Example:
-    """Pooled rows and parameters that show the method at work; the generic tests split them at will."""
+    """Pooled rows and parameters that show the method at work; the generic tests split them at will.
+
+    `pooled`: for a method of the law `by_hospital`, the parameters with which pooled rows that carry the hospital in
+    a column `ward` give the same answer; where it is None, each hospital's tables are compared with it alone. A
+    column `person_id` of the frame, if there is one, numbers people for seeded draws.
+    """
 
     frame: pl.DataFrame
     parameters: Mapping[str, Any]
+    pooled: Mapping[str, Any] | None = None
 
 
 @runtime_checkable
@@ -71,6 +77,10 @@ class Method(Protocol):
 
     `law` states how the answer depends on the split of people over hospitals: `lossless` (not at all),
     `by_hospital` (equals pooled with `site` kept) or `approximate` (has its own test).
+
+    A method may also have `remedy(question, refused, arrays)`: parameters to change so that a total refused by a rule
+    would pass, from the arrays of the step so far (`Refused.cells` says which cells were too small), or None where
+    no setting of its own would. It runs at the hub, and names levels, terms and grids, never counts.
     """
 
     name: str

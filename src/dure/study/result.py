@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import polars as pl
 
@@ -37,6 +37,34 @@ class Table:
     withheld: Mapping[tuple[int, str], str] = field(default_factory=dict)
 
 
+Drawn = Literal["steps", "lines", "points", "bars", "forest", "dots"]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """What to draw of a table. It names columns and holds no numbers: only what is released can be drawn.
+
+    - `drawn`: `steps` (a survival curve), `lines`, `points` (calibration), `bars`, `forest` (estimates with
+      intervals, one row per `y`), `dots` (one row per `y`, several `group`s: a balance plot).
+    - `low`, `high`: columns of an interval around the value; `group`: one colour per level.
+    - `log`: the value axis is logarithmic; `rule`: values at which a thin line stands; `diagonal`: y = x is drawn.
+    """
+
+    drawn: Drawn
+    table: str
+    x: str
+    y: str
+    title: Words
+    x_title: Words
+    y_title: Words
+    low: str = ""
+    high: str = ""
+    group: str = ""
+    log: bool = False
+    rule: tuple[float, ...] = ()
+    diagonal: bool = False
+
+
 @dataclass(frozen=True)
 class Fitted:
     """What the model rules compare: fitted parameters, people, and a binary outcome's events."""
@@ -53,7 +81,9 @@ class Result:
 
     `facts` are single numbers and words; those named in `people_facts` count people. `portable` is what
     `derive` needs at the hospitals (plain data and arrays); it is part of the run, not of a release.
-    `notes` are remarks for the reader (a dropped term, a merged level).
+    `notes` are remarks for the reader (a dropped term, a merged level). `figures` say what to draw of the tables;
+    `paragraph` is the sentence or two a journal's methods section needs, from the parameters alone (no numbers of
+    the data), and `references` the works it rests on, each as a journal prints it.
     """
 
     method: str
@@ -63,6 +93,9 @@ class Result:
     fitted: Fitted | None = None
     portable: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[Words, ...] = ()
+    figures: Mapping[str, Figure] = field(default_factory=dict)
+    paragraph: Words | None = None
+    references: tuple[str, ...] = ()
 
 
 def pack_result(result: Result) -> bytes:
@@ -82,7 +115,10 @@ def pack_result(result: Result) -> bytes:
             if result.fitted
             else None,
             "portable": dict(result.portable),
-            "notes": [[note.en, note.ko] for note in result.notes],
+            "notes": [_both(note) for note in result.notes],
+            "figures": {name: _figure(figure) for name, figure in result.figures.items()},
+            "paragraph": _both(result.paragraph) if result.paragraph else None,
+            "references": list(result.references),
         }
     )
 
@@ -97,7 +133,24 @@ def unpack_result(data: bytes) -> Result:
         fitted=Fitted(*raw["fitted"]) if raw["fitted"] else None,
         portable=raw["portable"],
         notes=tuple(Words(en, ko) for en, ko in raw["notes"]),
+        figures={name: _read_figure(figure) for name, figure in raw["figures"].items()},
+        paragraph=Words(*raw["paragraph"]) if raw["paragraph"] else None,
+        references=tuple(raw["references"]),
     )
+
+
+def _both(words: Words) -> list[str]:
+    return [words.en, words.ko]
+
+
+def _figure(figure: Figure) -> dict[str, Any]:
+    values = {name: getattr(figure, name) for name in Figure.__dataclass_fields__}
+    return {name: _both(value) if isinstance(value, Words) else value for name, value in values.items()}
+
+
+def _read_figure(raw: dict[str, Any]) -> Figure:
+    words = {name: Words(*raw[name]) for name in ("title", "x_title", "y_title")}
+    return Figure(**{**raw, **words, "rule": tuple(raw["rule"])})
 
 
 def _table(table: Table) -> dict[str, Any]:
