@@ -426,7 +426,7 @@ class Refused(DureError):
         self.detail = ""  # cell and count, for the hospital's own audit log only; never part of the text
         self.setting: dict[str, object] = {}
         self.cells: dict[str, object] = {}
-        super().__init__(rule=rule, reason=reason, way_out=way_out, place=f" ({place})" if place else "", setting="")
+        super().__init__(rule=rule, reason=reason, way_out=way_out, place=f" ({place})" if place else "")
 
     def text(self, language: Language | None = None) -> str:
         said = super().text(language)
