@@ -16,7 +16,7 @@ Compared = Callable[..., None]
 
 @pytest.fixture(scope="session")
 def compared() -> Iterator[Compared]:
-    """`compared(method=, oracle=, what=, ours=, theirs=, tolerance=)`: asserts that numbers agree and remembers how well.
+    """`compared(method=, oracle=, what=, ours=, theirs=, tolerance=)` asserts that numbers agree, and remembers.
 
     The difference is relative to the larger of |theirs| and `scale` (its own array or number, e.g. a standard error,
     for estimates near nothing). With DURE_COMPARED set, all are written there at the end.
