@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from dure.client import export
+from dure.client.export import FORMATS, Format
 from dure.errors import HubUnreachable
 from dure.federation.frames import FORM
 from dure.federation.health import only_one
 from dure.federation.membership import Line
+from dure.guard.rules import DEFAULT
+from dure.language import Words
+from dure.study.method import installed_methods, read_parameters
 from dure.study.packing import pack, unpack
 from dure.study.result import Result, unpack_result
 from dure.study.spec import Study, canonical_json
@@ -92,28 +96,36 @@ class Alliance:
         return unpack(reply) if reply else None
 
 
-def write(fetched: dict[str, Any], folder: Path) -> list[Path]:
-    """The released tables as CSV files, and everything else in `result.json`; the files' paths."""
-    folder.mkdir(parents=True, exist_ok=True)
-    told: dict[str, Any] = {"study": fetched["study"], "steps": {}, "left": fetched["left"]}
-    paths = []
-    for name, step in fetched["steps"].items():
-        told["steps"][name] = {"status": step["status"], "hospitals": step["hospitals"], "folds": []}
-        for fold in step["folds"]:
-            result: Result | None = fold["result"]
-            tables = []
-            for table, found in (result.tables if result else {}).items():
-                path = folder / (".".join(filter(None, (name, fold["fold"], table))) + ".csv")
-                found.frame.write_csv(path)
-                paths.append(path)
-                tables.append(path.name)
-            facts = result.facts if result else {}
-            told["steps"][name]["folds"].append(
-                {key: fold[key] for key in ("fold", "status", "rounds", "error")} | {"tables": tables, "facts": facts}
-            )
-    path = folder / "result.json"
-    path.write_text(json.dumps(told, ensure_ascii=False, indent=1), encoding="utf-8")
-    return [*paths, path]
+def write(fetched: dict[str, Any], folder: Path, formats: Collection[Format] = FORMATS) -> list[Path]:
+    """The released results as files (`dure.client.export.write`); the files' paths."""
+    study = Study.model_validate_json(fetched["document"])
+    answers = [
+        _answered(study, fetched, name, fold) for name, step in fetched["steps"].items() for fold in step["folds"]
+    ]
+    more = {"study": fetched["study"], "title": study.title.model_dump(), "left": fetched["left"]}
+    return export.write(answers, folder, formats, more, study.title.words())
+
+
+def _answered(study: Study, fetched: dict[str, Any], name: str, fold: dict[str, Any]) -> export.Answered:
+    step, told, methods = study.step(name), fetched["steps"][name], installed_methods()
+    known = methods.get(step.method)  # the hub may have a method that is not installed here
+    result: Result | None = fold["result"]
+    error = Words(fold["error"]["en"], fold["error"]["ko"]) if fold["error"] else None
+    parameters = read_parameters(known, step.parameters).model_dump(mode="json") if known else dict(step.parameters)
+    return export.Answered(
+        name=name,
+        method=step.method,
+        title=known.title if known else Words(step.method, step.method),
+        parameters=parameters,
+        hospitals=tuple(told["hospitals"]),
+        rounds=fold["rounds"],
+        result=result,
+        error=error,
+        fold=fold["fold"],
+        hashes=export.hashes(parameters, result, study=fetched["study"], method=told["source"]),
+        versions=fetched["versions"],
+        rounded_to=DEFAULT.round_to,
+    )
 
 
 def _nothing(peer: str, topic: str, body: bytes) -> bytes:

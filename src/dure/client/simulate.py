@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import polars as pl
 
+from dure.client.export import FORMATS, Answered, Format, changed, hashes, paragraph, write
 from dure.client.frames import columns_of, to_polars
 from dure.errors import DureError, InvalidParameter, NotEnoughHospitals
 from dure.federation.answer import Desk, InMemory, answer
@@ -19,8 +21,9 @@ from dure.federation.plain_sum import PlainSum
 from dure.federation.plan import Plan
 from dure.federation.rounds import InMemoryLedger, Ledger, Outcome, Progress, Run
 from dure.guard.rules import DEFAULT, OFF, Limits, with_overrides
-from dure.language import Words
-from dure.study.method import Methods, installed_methods
+from dure.language import Language, Words, reader_language
+from dure.report import charts
+from dure.study.method import Methods, calculating, installed_methods, source_hash
 from dure.study.permit import Grant
 from dure.study.result import Result
 from dure.study.rows import Column, Rows
@@ -33,7 +36,8 @@ Rules = Literal["default", "off"] | Mapping[str, Any]
 class Simulated:
     """The released answer. `tables` are polars frames (suppressed numbers are null and named in a column
     `withheld`); `left` lists what left each site, array by array; `refused` maps a site that took no part to
-    the reason; `result` keeps the same answer with its metadata, for reports."""
+    the reason; `changed` says what was suppressed or rounded; `parameters` are those asked, with defaults; `hashes`
+    and `versions` say what calculated. `result` keeps the same answer with its metadata, for reports."""
 
     tables: dict[str, pl.DataFrame]
     facts: dict[str, Any]
@@ -41,9 +45,40 @@ class Simulated:
     notes: tuple[Words, ...]
     refused: dict[str, DureError]
     result: Result = field(repr=False)
+    answered: Answered = field(repr=False)
 
     def __getitem__(self, table: str) -> pl.DataFrame:
         return self.tables[table]
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        return self.answered.parameters
+
+    @property
+    def hashes(self) -> Mapping[str, str]:
+        return self.answered.hashes
+
+    @property
+    def versions(self) -> Mapping[str, str]:
+        return self.answered.versions
+
+    @property
+    def changed(self) -> list[dict[str, Any]]:
+        return changed(self.result, self.answered.rounded_to)
+
+    def figures(self, language: Language | None = None) -> dict[str, dict[str, Any]]:
+        """Vega-Lite by name, drawn from the released tables."""
+        drawn = charts.drawable(self.result).items()
+        said = language or reader_language()
+        return {name: charts.spec(figure, self.result.tables[figure.table], said) for name, figure in drawn}
+
+    def paragraph(self, language: Language | None = None) -> str:
+        """Sentences for a methods section, with references."""
+        return paragraph(self.answered, language or reader_language())
+
+    def write(self, folder: Path | str, formats: Collection[Format] = FORMATS) -> list[Path]:
+        """CSV and Parquet tables, `result.json` with everything, and `result.html`; their paths."""
+        return write([self.answered], Path(folder), formats, {"left": self.left})
 
 
 def simulate(
@@ -76,8 +111,23 @@ def simulate(
     if fold.released is None:
         assert fold.error is not None
         raise fold.error
+    known_method = run.plan.method(run.plan.steps[0])
     for name, error in run.dropped.items():
         warnings.warn(f"{name}: {error.text()}", stacklevel=2)
+    asked = known_method.parameters.model_validate(dict(parameters or {})).model_dump(mode="json")
+    answered = Answered(
+        name=method,
+        method=method,
+        title=known_method.title,
+        parameters=asked,
+        hospitals=run.taking_part,
+        rounds=fold.rounds,
+        result=fold.released,
+        refused={name: Words(error.text("en"), error.text("ko")) for name, error in run.dropped.items()},
+        hashes=hashes(asked, fold.released, method=source_hash(known_method)),
+        versions=calculating(),
+        rounded_to=limits.round_to,
+    )
     return Simulated(
         tables={name: shown_frame(table.frame, table.withheld) for name, table in fold.released.tables.items()},
         facts={**fold.released.facts, "rounds": fold.rounds, "sites": list(run.taking_part)},
@@ -88,6 +138,7 @@ def simulate(
         notes=fold.released.notes,
         refused=dict(run.dropped),
         result=fold.released,
+        answered=answered,
     )
 
 

@@ -14,10 +14,10 @@ from dure.hub.runs import results
 from dure.hub.store import Member, Store
 from dure.language import Words
 from dure.study import lifecycle
-from dure.study.method import Methods
+from dure.study.method import Methods, calculating, source_hash
 from dure.study.packing import unpack
 from dure.study.result import pack_result
-from dure.study.spec import Study
+from dure.study.spec import Study, canonical_json
 
 
 def status_of(store: Store, hash_: str, connected: Mapping[str, bool], paused: Mapping[str, bool]) -> dict[str, Any]:
@@ -85,9 +85,15 @@ def released(store: Store, hash_: str, methods: Methods) -> dict[str, Any]:
     if state != "released":
         raise LifecycleError(action="fetch", state=state, role="researcher", open=_open_to(state))
     outcomes = results(store, hash_, methods)
+    study = studies.read(store, hash_)[0]
     return {
         "study": hash_,
-        "steps": {name: _told(outcome) for name, outcome in outcomes.items()},
+        "document": canonical_json(study),
+        "versions": calculating(),
+        "steps": {
+            name: _told(outcome) | {"source": source_hash(methods[study.step(name).method])}
+            for name, outcome in outcomes.items()
+        },
         "left": [
             {
                 "hospital": item.hospital,

@@ -36,6 +36,7 @@ def page(story: Story, language: Language = "en") -> str:
         .get_template("page.html.j2")
         .render(
             story=story,
+            title=story.title,
             language=language,
             say=phrase,
             table=tables.html,

@@ -7,6 +7,22 @@ from dure.language import Words
 PHRASES: dict[str, Words] = {
     "report": Words("Study report", "연구 보고서"),
     "contents": Words("Contents", "차례"),
+    "results": Words("Results", "결과"),
+    "answered_by": Words(
+        "From {hospitals}; rounds: {rounds}.",
+        "참여: {hospitals}. 라운드: {rounds}회.",
+    ),
+    "no_answer": Words("No answer", "답 없음"),
+    "rounded_to": Words(
+        "Counts of people are rounded to {number}, so parts may not add up to their whole.",
+        "사람 수는 {number} 단위로 반올림했으므로 부분의 합이 전체와 다를 수 있습니다.",
+    ),
+    "suppressed_about": Words(
+        "A dotted cell is withheld; its reason is shown in it.",
+        "점선이 있는 칸은 공개하지 않은 값이며 그 이유를 칸에 적었습니다.",
+    ),
+    "methods_paragraph": Words("For the methods section", "논문의 방법 항목에 쓸 문단"),
+    "provenance": Words("Parameters, hashes, versions", "매개변수, 해시, 버전"),
     "skip": Words("Skip to the report", "본문으로 건너뛰기"),
     "study_hash": Words("Study document", "연구 문서"),
     "made": Words("Made", "작성"),

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import platform
 import sys
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from importlib.metadata import entry_points
+from importlib.metadata import entry_points, version
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -168,6 +169,14 @@ def read_parameters(method: Method, values: Mapping[str, Any]) -> BaseModel:
                 problem=Words("It is required and not given", "꼭 필요한데 주어지지 않았습니다"),
             ) from None
         raise InvalidParameter(method=method.name, parameter=name, problem=Words(problem, problem)) from None
+
+
+CALCULATING = ("dure", "numpy", "scipy", "polars", "formulaic")
+
+
+def calculating() -> dict[str, str]:
+    """Versions of Python and of the packages that calculate, for whoever repeats a result."""
+    return {"python": platform.python_version(), **{name: version(name) for name in CALCULATING}}
 
 
 def source_hash(method: Method) -> str:
