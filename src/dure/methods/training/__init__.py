@@ -22,6 +22,7 @@ from dure.language import Words
 from dure.methods.training.network import first_weights, layers, moved, one_thread, pytorch, score, summed_loss, trained
 from dure.methods.training.parameters import Parameters
 from dure.methods.training.people import inputs, people, raw_inputs
+from dure.methods.training.telling import figures, paragraph
 from dure.study.method import HUB, Example, Kept, Law, Question, State
 from dure.study.result import Result, Table
 from dure.study.rows import Column, Rows
@@ -189,6 +190,7 @@ def _result(losses: list[list[float]], best: int, weights: list[Any], question: 
                 f"{last}번째 라운드에서 멈춤: {p.patience}번의 라운드 동안 검증 손실이 낮아지지 않았습니다.",
             )
         )
+    told, works = paragraph(p)
     return Result(
         method="training",
         tables={"training": Table(frame, derived=("round",))},
@@ -196,6 +198,9 @@ def _result(losses: list[list[float]], best: int, weights: list[Any], question: 
         people_facts=tuple(counted),
         portable={"centre": state["centre"], "scale": state["scale"], "weights": weights, "round": best},
         notes=tuple(notes),
+        figures=figures(),
+        paragraph=told,
+        references=works,
     )
 
 
