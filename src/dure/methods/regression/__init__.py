@@ -6,88 +6,28 @@ Rounds: one of counts and means, then Newton steps on centred columns (5 to 8), 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
 
-from dure.errors import (
-    FormulaError,
-    NobodyLeft,
-    NotACount,
-    NotAnOutcome,
-    NotConverged,
-    NothingVaries,
-    OneClass,
-    Separation,
-)
+from dure.errors import NobodyLeft, NotConverged, NothingVaries, OneClass, Separation
 from dure.estimation import newton, people
 from dure.estimation.coefficients import coefficient_table
-from dure.estimation.design import Design, design
-from dure.estimation.families import FAMILIES, Family, FamilyName
-from dure.estimation.formula import Factor, parse
+from dure.estimation.families import FAMILIES, Family
 from dure.estimation.likelihood import ModelRows, sums_at
 from dure.language import Words
+from dure.methods.regression.model import Model, counts, model_of, model_rows
+from dure.methods.regression.parameters import Parameters
+from dure.methods.regression.path import Path
 from dure.study.method import HUB, Example, Kept, Law, Question, State
 from dure.study.result import Fitted, Result
 from dure.study.rows import Column, Rows
 from dure.study.summary import ArraySpec, Declaration, Kind, Summary, Total
 
-
-class Parameters(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    formula: str = Field(
-        description="outcome ~ terms, e.g. disease ~ age + C(sex)",
-        json_schema_extra={"ko": "결과 ~ 항(예: disease ~ age + C(sex))"},
-    )
-    family: FamilyName = Field(
-        "gaussian",
-        description="gaussian (linear), binomial (logistic) or poisson",
-        json_schema_extra={"ko": "gaussian(선형), binomial(로지스틱), poisson(포아송)"},
-    )
-    covariance: Literal["model", "HC0"] = Field(
-        "model",
-        description="model-based or robust (HC0) standard errors",
-        json_schema_extra={"ko": "모형 기반 또는 로버스트(HC0) 표준오차"},
-    )
-    weights: str | None = Field(
-        None,
-        description="column of non-negative weights, one per person",
-        json_schema_extra={"ko": "사람마다 0 이상인 가중치 열"},
-    )
-    offset: str | None = Field(
-        None,
-        description="column added to the linear predictor with coefficient 1",
-        json_schema_extra={"ko": "계수 1로 선형 예측자에 더하는 열"},
-    )
-    level: float = Field(
-        0.95, gt=0, lt=1, description="confidence level of the intervals", json_schema_extra={"ko": "구간의 신뢰수준"}
-    )
-    rounds: int = Field(
-        50,
-        ge=3,
-        le=200,
-        description="give up after this many rounds",
-        json_schema_extra={"ko": "이만큼의 라운드 뒤에 포기함"},
-    )
-
-
-@dataclass(frozen=True)
-class Model:
-    """A question made concrete: parameters, design and outcome."""
-
-    parameters: Parameters
-    design: Design
-    outcome: Factor
-
-    @property
-    def key(self) -> tuple[Parameters, tuple[str, ...]]:
-        """What the rows of this model depend on (with `site`, column names depend on who takes part)."""
-        return self.parameters, self.design.names
+PATH = Path()
 
 
 class Regression:
@@ -101,7 +41,9 @@ class Regression:
     parameters = Parameters
 
     def declare(self, question: Question, state: State) -> Declaration:
-        model = _model(question)
+        if question.parameters.penalty is not None:
+            return PATH.declare(question, state)
+        model = model_of(question)
         p, opens = len(model.design.columns), any(f.column == "site" for f in model.design.factors)
 
         def array(name: str, shape: tuple[int, ...], kind: Kind, **more: Any) -> ArraySpec:
@@ -136,14 +78,18 @@ class Regression:
         return (*sums, array("meat", (p, p), "moment", **behind)) if state["phase"] == "robust" else sums
 
     def start(self, question: Question) -> State:
-        _model(question)
+        if question.parameters.penalty is not None:
+            return PATH.start(question)
+        model_of(question)
         return {"phase": "counts", "round": 0}
 
     def summarise(self, rows: Rows, question: Question, state: State, kept: Kept) -> tuple[Summary, Kept]:
-        model = _model(question)
-        data, keep = _read(rows, model)
+        if question.parameters.penalty is not None:
+            return PATH.summarise(rows, question, state, kept)
+        model = model_of(question)
+        data, keep = model_rows(rows, model)
         if state["phase"] == "counts":
-            return _counts(rows, model, data, keep), {}
+            return counts(rows, model, data, keep), {}
         family = FAMILIES[model.parameters.family]
         mean = state["mean_y"] if state["phase"] == "start" else None
         centred = rows.remember_latest(
@@ -165,7 +111,9 @@ class Regression:
         return found, {}
 
     def conclude(self, total: Total, question: Question, state: State) -> State | Result:
-        model = _model(question)
+        if question.parameters.penalty is not None:
+            return PATH.conclude(total, question, state)
+        model = model_of(question)
         state = {**state, "round": state["round"] + 1}
         if state["phase"] == "counts":
             return {**state, **_centres(total, model)}
@@ -196,11 +144,15 @@ class Regression:
         return {**after, "phase": "newton"}
 
     def derives(self, question: Question) -> Mapping[str, Column]:
+        if question.parameters.penalty is not None:
+            return PATH.derives(question)
         return {"prediction": Column("number", label=Words("Predicted value", "예측값"))}
 
     def derive(self, rows: Rows, question: Question, result: Result, kept: Kept) -> Mapping[str, Any]:
         """`prediction`: the fitted mean (a probability for binomial), NaN where a term is missing."""
-        model = _model(question)
+        if question.parameters.penalty is not None:
+            return PATH.derive(rows, question, result, kept)
+        model = model_of(question)
         x, keep = model.design.read(rows)
         eta = np.asarray(result.portable["beta"]) @ x
         if model.parameters.offset:
@@ -218,101 +170,6 @@ class Regression:
             pl.DataFrame({"y": y, "age": age, "group": group}),
             {"formula": "y ~ age + C(group)", "family": "binomial", "covariance": "HC0"},
         )
-
-
-def _model(question: Question) -> Model:
-    parameters: Parameters = question.parameters
-    parsed = parse(parameters.formula, question.columns, question.hospitals)
-    if parsed.outcome is None:
-        problem = Words(
-            "It names no outcome (nothing stands left of ~)", "결과 변수가 없습니다(~ 왼쪽이 비어 있습니다)"
-        )
-        raise FormulaError(formula=parameters.formula, problem=problem)
-    outcome = parsed.outcome
-    if outcome.is_category and (parameters.family != "binomial" or len(outcome.levels) != 2):
-        raise NotAnOutcome(
-            column=outcome.text,
-            family=parameters.family,
-            problem=Words(
-                f"It is a category of {len(outcome.levels)} levels",
-                f"수준이 {len(outcome.levels)}개인 범주입니다",
-            ),
-            hint=Words(
-                "A binomial outcome is 0/1 or a category of exactly two levels, the second being the event.",
-                "이항 결과 변수는 0/1이거나 수준이 둘인 범주여야 하며, 둘째 수준이 사건입니다.",
-            ),
-        )
-    for name in (parameters.weights, parameters.offset):
-        if name:
-            question.column(name)
-    return Model(parameters, design(parsed), outcome)
-
-
-def _read(rows: Rows, model: Model) -> tuple[ModelRows, NDArray[np.bool_]]:
-    """Complete cases of this hospital, read once per step."""
-
-    def build() -> tuple[ModelRows, NDArray[np.bool_]]:
-        y = _outcome(rows, model)
-        extra = [y]
-        weights = offset = None
-        if model.parameters.weights:
-            weights = rows.numbers(model.parameters.weights)
-            if (weights < 0).any():
-                problem = Words("Weights cannot be negative", "가중치는 음수일 수 없습니다")
-                raise NotACount(column=model.parameters.weights, role="weights", problem=problem)
-            weights = np.where(weights == 0, np.nan, weights)  # a weight of zero is nobody, not a person
-            extra.append(weights)
-        if model.parameters.offset:
-            offset = rows.numbers(model.parameters.offset)
-            extra.append(offset)
-        x, keep = model.design.read(rows, *extra)
-        kept = ModelRows(
-            x, y[keep], None if weights is None else weights[keep], None if offset is None else offset[keep]
-        )
-        return kept, keep
-
-    return rows.remember(("model rows", model.key), build)
-
-
-def _outcome(rows: Rows, model: Model) -> NDArray[np.float64]:
-    outcome, family = model.outcome, model.parameters.family
-    if outcome.is_category:
-        codes = outcome.codes(rows)
-        return np.where(codes < 0, np.nan, codes == 1).astype(np.float64)
-    y = outcome.numbers(rows)
-    known = y[~np.isnan(y)]
-    if family == "binomial" and not np.isin(known, (0.0, 1.0)).all():
-        raise NotAnOutcome(
-            column=outcome.text,
-            family=family,
-            problem=Words("It holds values other than 0 and 1", "0과 1이 아닌 값이 있습니다"),
-            hint=Words("Recode it, or compare it: I(column > 0) ~ …", "값을 바꾸거나 I(열 > 0) ~ … 로 비교하십시오."),
-        )
-    if family == "poisson" and (known < 0).any():
-        raise NotAnOutcome(
-            column=outcome.text,
-            family=family,
-            problem=Words("It holds negative values", "음수가 있습니다"),
-            hint=Words("A Poisson outcome counts events: 0, 1, 2 …", "포아송 결과 변수는 사건 수(0, 1, 2 …)입니다."),
-        )
-    return y
-
-
-def _counts(rows: Rows, model: Model, data: ModelRows, keep: NDArray[np.bool_]) -> Summary:
-    present = data.x.shape[1]
-    pairs = model.design.numeric_pairs()
-    weights = data.weights
-    found: Summary = {
-        "n": np.array(present, dtype=np.int64),
-        "cells": model.design.count_cells(rows, keep),
-        "pairs": people.together(data.x, pairs),
-        "sum_x": data.x.sum(axis=1) if weights is None else data.x @ weights,
-        "sum_y": np.array(data.y.sum() if weights is None else data.y @ weights),
-        "sum_w": np.array(float(present) if weights is None else weights.sum()),
-    }
-    if model.parameters.family == "binomial":
-        found["events"] = np.array((data.y == 1).sum(), dtype=np.int64)
-    return found
 
 
 def _likelihood(value: float, family: Family, data: ModelRows) -> float:
