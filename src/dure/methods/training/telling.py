@@ -51,8 +51,8 @@ def paragraph(p: Parameters) -> tuple[Words, tuple[str, ...]]:
     )
     en = (
         f"The outcome {p.outcome} was predicted from {', '.join(p.inputs)} by {shape.en}, trained by {name} [1] over "
-        f"at most {p.rounds} rounds of {p.local_epochs} local epochs (learning rate {p.learning_rate:g}, weight penalty "
-        f"{p.l2:g}); inputs were standardised by means and standard deviations over all hospitals."
+        f"at most {p.rounds} rounds of {p.local_epochs} local epochs (learning rate {p.learning_rate:g}, "
+        f"weight penalty {p.l2:g}); inputs were standardised by means and standard deviations over all hospitals."
     )
     ko = (
         f"결과 변수 {p.outcome}을(를) {', '.join(p.inputs)}(으)로부터 {shape.ko}으로 예측하였으며, {name} [1] 방식으로 "
