@@ -1,4 +1,4 @@
-"""How long the methods take: hospitals in sequence through `dure.simulate` with all rules, against peers on pooled rows.
+"""How long the methods take: hospitals in sequence through `dure.simulate` with all rules, against pooled peers.
 
     .venv/bin/python bench/statistics.py [--only cox trees] [--rows 1000000 --covariates 20 --hospitals 8 --repeats 5]
                                          [--growth] [--json docs/measured.json]
