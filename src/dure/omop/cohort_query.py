@@ -17,7 +17,7 @@ from dure.errors import Unanswerable
 from dure.language import Words
 from dure.omop.database import open_read_only
 from dure.omop.schema import DOMAINS
-from dure.study.cohort import Cohort, Criterion, Event, Range, Variable
+from dure.study.cohort import Cohort, Criterion, Event, FollowUp, Range, Variable
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +154,13 @@ def _variable(variable: Variable, alias: str, where: str) -> tuple[Piece, Piece]
         return _level("stayed.gender", {name: (concept,) for name, concept in variable.sex.items()}), Piece("")
     if variable.present is not None:
         return _flag(variable.present, variable.absent, where), Piece("")
+    follow_up = variable.days_until or variable.happened
+    if follow_up is not None:
+        followed = _followed(follow_up, where)
+        join = Piece(
+            f"LEFT JOIN ({followed.sql}) AS {alias} ON {alias}.person_id = stayed.person_id", followed.parameters
+        )
+        return Piece(f"CAST({alias}.{'days' if variable.days_until else 'happened'} AS DOUBLE)"), join
     event = variable.number or variable.category
     assert event is not None  # `Variable` holds exactly one source
     value = "value_as_number" if variable.number is not None else "value_as_concept_id"
@@ -199,6 +206,29 @@ def _nearest(event: Event, value: str, where: str) -> Piece:
         arg_min({value}, row(abs(date_diff('day', index_date, event_date)), event_date, event_id)) AS value
         FROM ({events.sql}) WHERE {known} GROUP BY person_id""",
         events.parameters,
+    )
+
+
+def _followed(follow_up: FollowUp, where: str) -> Piece:
+    """Per person observed on the index date: `days` to the end of follow-up, and `happened`, whether the event ended
+    it. What happens on the last observed day still counts."""
+    events = _events(follow_up.event, where)
+    longest = "" if follow_up.at_most is None else ", index_date + CAST(? AS INTEGER)"
+    parameters = () if follow_up.at_most is None else (follow_up.at_most,)
+    return Piece(
+        f"""SELECT watched.person_id, date_diff('day', any_value(watched.index_date),
+            coalesce(min(events.event_date), any_value(watched.last_day))) AS days,
+            count(events.event_date) > 0 AS happened
+        FROM (SELECT stayed.person_id, stayed.index_date,
+                least(max(observation_period_end_date), min(death_date){longest}) AS last_day
+            FROM stayed JOIN observation_period ON observation_period.person_id = stayed.person_id
+                AND index_date BETWEEN observation_period_start_date AND observation_period_end_date
+            LEFT JOIN death ON death.person_id = stayed.person_id AND death_date >= index_date
+            GROUP BY stayed.person_id, stayed.index_date) AS watched
+        LEFT JOIN ({events.sql}) AS events ON events.person_id = watched.person_id
+            AND date_diff('day', watched.index_date, events.event_date) >= ? AND events.event_date <= watched.last_day
+        GROUP BY watched.person_id""",
+        (*parameters, *events.parameters, follow_up.first_day),
     )
 
 

@@ -77,6 +77,24 @@ class Cohort(Strict):
     criteria: tuple[Criterion, ...] = ()
 
 
+class FollowUp(Strict):
+    """From the index date to the first `event` after it (from `first_day` on), and no longer than the person's
+    observation period, their death, or `at_most` days; whichever comes first. `event` has no window of its own."""
+
+    event: Event
+    first_day: int = Field(1, ge=0)
+    at_most: int | None = Field(None, ge=1)
+
+    @model_validator(mode="after")
+    def _no_window(self) -> FollowUp:
+        if self.event.days is not None:
+            raise ValueError("a follow-up's event has no `days`; use `first_day` and `at_most`")
+        return self
+
+
+SOURCES = ("age", "sex", "present", "days_until", "happened", "number", "category")
+
+
 class Variable(Strict):
     """One column of the analysis table. Exactly one source is set.
 
@@ -84,6 +102,8 @@ class Variable(Strict):
     - `sex`: level name for each OMOP gender concept; a category.
     - `present`: 1 if the event is recorded, else 0; a flag. With `absent`, 0 only where that event is
       recorded and missing where neither is.
+    - `days_until`: days of follow-up; a number, missing where nobody observed the person on the index date.
+    - `happened`: 1 if that follow-up ends with its event, else 0; a flag.
     - `number`: the value of the measurement nearest to the index date (ties: the earlier), in its `unit`.
     - `category`: the level whose concept is the event's value (`value_as_concept_id`), nearest to the index.
     """
@@ -93,15 +113,17 @@ class Variable(Strict):
     sex: Sexes = None
     present: Event | None = None
     absent: Event | None = None
+    days_until: FollowUp | None = None
+    happened: FollowUp | None = None
     number: Event | None = None
     category: Event | None = None
     levels: Levels = None
 
     @model_validator(mode="after")
     def _one_source(self) -> Variable:
-        sources = (self.age or None, self.sex, self.present, self.number, self.category)
-        if sum(part is not None for part in sources) != 1:
-            raise ValueError("a variable has exactly one of `age`, `sex`, `present`, `number` or `category`")
+        found = {name: getattr(self, name) for name in SOURCES}
+        if sum(bool(part) if name == "age" else part is not None for name, part in found.items()) != 1:
+            raise ValueError(f"a variable has exactly one of `{'`, `'.join(SOURCES)}`")
         if (self.category is None) != (self.levels is None):
             raise ValueError("`category` and `levels` go together")
         if self.absent is not None and self.present is None:
@@ -110,7 +132,7 @@ class Variable(Strict):
 
     @property
     def kind(self) -> Kind:
-        if self.present is not None:
+        if self.present is not None or self.happened is not None:
             return "flag"
         return "category" if self.sex is not None or self.category is not None else "number"
 
