@@ -11,7 +11,7 @@ import pytest
 
 from dure.omop.cohort_query import cohort_rows
 from dure.omop.database import create
-from dure.study.cohort import Cohort, Variable
+from dure.study.cohort import Cohort, Criterion, Variable
 
 INDEX = date(2024, 3, 1)
 DRUG, STROKE = 21, 31
@@ -84,3 +84,12 @@ def test_a_follow_up_has_no_window_of_its_own() -> None:
     event = {"domain": "condition", "concepts": [STROKE], "days": [0, 30]}
     with pytest.raises(ValueError, match="no `days`"):
         Variable.model_validate({"label": NAME, "happened": {"event": event}})
+
+
+@pytest.mark.parametrize(("watched", "left"), [((-365, 10), 1), ((-364, 10), 0), ((5, 10), 0), (None, 0)])
+def test_people_have_to_be_observed_before_the_index_date(
+    tmp_path: Path, watched: tuple[int, int] | None, left: int
+) -> None:
+    asked = COHORT.model_copy(update={"criteria": (Criterion.model_validate({"name": NAME, "observed_days": 365}),)})
+    with hospital(tmp_path / "cdm.duckdb", watched=watched, strokes=[]) as connection:
+        assert cohort_rows(connection, asked, {}).attrition == (1, left)

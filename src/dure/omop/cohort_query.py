@@ -122,6 +122,13 @@ def _criterion(criterion: Criterion, where: str) -> Piece:
     if criterion.event is not None:
         people = _people_with(criterion.event, "entry", where)
         piece = Piece(f"person_id IN ({people.sql})", people.parameters)
+    elif criterion.observed_days is not None:
+        piece = Piece(
+            """EXISTS (FROM observation_period AS period WHERE period.person_id = entry.person_id
+            AND entry.index_date BETWEEN observation_period_start_date AND observation_period_end_date
+            AND date_diff('day', observation_period_start_date, entry.index_date) >= ?)""",
+            (criterion.observed_days,),
+        )
     else:
         conditions = _Conditions()
         if criterion.sex is not None:

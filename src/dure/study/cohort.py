@@ -54,18 +54,20 @@ class Event(Strict):
 
 
 class Criterion(Strict):
-    """One line of the attrition table. Exactly one of age (years at index), sex (concepts) or event is set."""
+    """One line of the attrition table. Exactly one of age (years at index), sex (concepts), event or `observed_days`
+    (of observation before the index date, at least) is set."""
 
     name: Bilingual
     age: Range | None = None
     sex: tuple[int, ...] | None = None
     event: Event | None = None
+    observed_days: int | None = Field(None, ge=0)
     exclude: bool = False
 
     @model_validator(mode="after")
     def _one_question(self) -> Criterion:
-        if sum(part is not None for part in (self.age, self.sex, self.event)) != 1:
-            raise ValueError("a criterion asks exactly one of `age`, `sex` or `event`")
+        if sum(part is not None for part in (self.age, self.sex, self.event, self.observed_days)) != 1:
+            raise ValueError("a criterion asks exactly one of `age`, `sex`, `event` or `observed_days`")
         return self
 
 
