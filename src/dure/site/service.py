@@ -41,6 +41,8 @@ STALE = 60.0
 """Seconds without a sign of life from the hub after which the service is not well."""
 STARTING = 5.0
 """Seconds in which no line yet is nothing to report."""
+CERTIFICATE = 60.0
+"""Seconds between looks at the certificate's age."""
 IDLE = 600.0
 """Seconds after which an unused worker ends."""
 
@@ -62,6 +64,7 @@ class SiteService:
         self._told = False
         self._began = time.monotonic()
         self._written = ""
+        self._look_again = 0.0
 
     def run(self) -> None:
         with only_one(self.site.folder):
@@ -76,9 +79,7 @@ class SiteService:
             while not self._stop.wait(TICK):
                 try:
                     self._tick()
-                except (
-                    Exception
-                ) as error:  # a full disk, a file half edited: the line stays, the next round tries again
+                except Exception as error:  # a full disk, a half-edited file: the line stays, the next round tries
                     self.journal.say("round failed", level="error", why=type(error).__name__)
                     self._stop.wait(5)
         finally:
@@ -194,9 +195,12 @@ class SiteService:
             self.journal.say("paused" if paused else "resumed")
 
     def _renew(self) -> None:
+        asked = self.site.folder / "renew"
+        if not asked.exists() and time.monotonic() < self._look_again:
+            return
+        self._look_again = time.monotonic() + CERTIFICATE
         own = (self.site.folder / "tls.pem").read_bytes()
         begins, expires = certificates.begins(own), certificates.expires(own)
-        asked = self.site.folder / "renew"
         if asked.exists() or expires - datetime.now(UTC) < (expires - begins) / 3:
             self._line.renew()
             asked.unlink(missing_ok=True)
