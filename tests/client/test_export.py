@@ -15,6 +15,7 @@ import pytest
 
 from dure.client.simulate import Simulated, simulate
 from dure.errors import InvalidParameter
+from dure.report.phrases import HEADINGS
 from dure.study.method import installed_methods
 
 OWN = [name for name, method in installed_methods().items() if type(method).__module__.startswith("dure.methods")]
@@ -112,6 +113,17 @@ def test_a_method_says_what_a_paper_would_say(name: str) -> None:
     assert re.search("[가-힣]", found.paragraph("ko"))
     for work in found.result.references:
         assert re.search(r"(19|20)\d\d", work), work
+
+
+@EVERY
+def test_every_heading_is_in_both_languages(name: str) -> None:
+    found = answered(name).result
+    shown = {column for table in found.tables.values() for column in table.frame.columns}
+    shown = {column for column in shown if not (column.endswith("_ko") and column[:-3] in shown)}
+    shown |= found.tables.keys() | {
+        fact for fact, value in found.facts.items() if not isinstance(value, bool | list | dict)
+    }
+    assert sorted(shown - HEADINGS.keys() - {"formula"} - set(answered(name).answered.hospitals)) == []
 
 
 def test_a_format_that_is_not_one_is_named(tmp_path: Path) -> None:

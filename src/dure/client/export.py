@@ -146,7 +146,8 @@ def write(
         text = json.dumps(_finite(data), ensure_ascii=False, indent=1, default=str, allow_nan=False)
         paths.append(_write(folder / "result.json", text))
     if "html" in formats:
-        paths.append(_write(folder / "result.html", page([section(answered) for answered in answers], title)))
+        named = title or (answers[0].title if len(answers) == 1 else None)
+        paths.append(_write(folder / "result.html", page([section(answered) for answered in answers], named)))
     return paths
 
 

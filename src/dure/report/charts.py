@@ -104,7 +104,7 @@ def _chart(figure: Figure, table: Table, language: Language, naming: Naming) -> 
     titles = {"x": figure.x_title.say(language), "y": figure.y_title.say(language)}
     x_kind = value if across else (nominal if figure.drawn == "bars" else {**number, "scale": alt.Scale(nice=True)})
     y_kind = nominal if across else value
-    x = alt.X("x", axis=alt.Axis(title=titles["x"], **axis), **x_kind)
+    x = alt.X("x", axis=alt.Axis(title=titles["x"], grid=across or figure.drawn == "points", **axis), **x_kind)
     y = alt.Y("y", axis=alt.Axis(title=None if across else titles["y"], **axis), **y_kind)
     layers = [*_guides(figure, rows, across)]
     data = marks(rows)
