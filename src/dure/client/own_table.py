@@ -255,7 +255,7 @@ def _survival(
     width = _round_width(longest / 120)
     # The grid ends at a round number: the longest follow-up is one person's.
     until = max(width, math.floor(longest / width / 10) * width * 10)
-    parameters = {"time": time, "event": event, "width": width, "until": until}
+    parameters = {"time": time, "event": event, "grid": {"width": width, "until": until}}
     steps = (
         Step(name="table_one", method="table_one", parameters={"variables": used or [time], "by": event}),
         Step(name="survival", method="survival", parameters=parameters | ({"group": group} if group else {})),

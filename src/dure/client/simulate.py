@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import polars as pl
+from pydantic import ValidationError
 
 from dure.client.export import FORMATS, Answered, Format, changed, hashes, paragraph, write
 from dure.client.frames import columns_of, to_polars
@@ -23,11 +24,11 @@ from dure.federation.rounds import InMemoryLedger, Ledger, Outcome, Progress, Ru
 from dure.guard.rules import DEFAULT, OFF, Limits, with_overrides
 from dure.language import Language, Words, reader_language
 from dure.report import charts
-from dure.study.method import Methods, calculating, installed_methods, source_hash
+from dure.study.method import Methods, calculating, installed_methods, read_parameters, source_hash
 from dure.study.permit import Grant
 from dure.study.result import Result
 from dure.study.rows import Column, Rows
-from dure.study.spec import Step
+from dure.study.spec import Step, in_order
 
 Rules = Literal["default", "off"] | Mapping[str, Any]
 
@@ -99,47 +100,112 @@ def simulate(
         raise _unusable("method", "It has to be a method's name", "방법의 이름이어야 합니다")
     if not isinstance(parameters, Mapping | None):
         raise _unusable("parameters", "They have to be a dict of name → value", "이름 → 값의 dict여야 합니다")
+    step = Step(name="step", method=method, parameters=dict(parameters or {}))
+    found = _chain(sites, (step,), rules, engine)
+    return found._told(found.run.outcomes["step"], None, label=method)
+
+
+def simulate_steps(
+    sites: Mapping[str, Any], steps: Sequence[Mapping[str, Any] | Step], rules: Rules = "default"
+) -> Chain:
+    """Ask several questions that build on each other; `steps` as in a study document (name, method, parameters, uses,
+    scope, release). Everything else is as in `simulate`. Raises DureError where a step cannot be read; a step that is
+    refused raises when it is looked up."""
+    try:
+        read = tuple(step if isinstance(step, Step) else Step.model_validate(dict(step)) for step in steps)
+    except ValidationError as error:
+        said = error.errors()[0]
+        problem = f"{'.'.join(map(str, said['loc']))}: {said['msg']}"
+        raise _unusable("steps", problem, problem) from None
+    try:
+        in_order(read)
+    except ValueError as error:
+        raise _unusable("steps", str(error), str(error)) from None
+    return _chain(sites, read, rules, "local")
+
+
+@dataclass(frozen=True)
+class Chain:
+    """The released answers of several steps: `chain["step"]`, or `chain["step", "hospital"]` for a step of scope
+    `each` or `all_but_one`. Raises the step's own error where there is no answer."""
+
+    run: Run
+    limits: Limits
+
+    def __getitem__(self, name: str | tuple[str, str]) -> Simulated:
+        step, fold = name if isinstance(name, tuple) else (name, None)
+        if step not in self.run.outcomes:
+            known = ", ".join(self.run.outcomes)
+            raise _unusable(
+                "steps", f"No step is called '{step}'; there are: {known}", f"'{step}' 단계가 없습니다: {known}"
+            )
+        return self._told(self.run.outcomes[step], fold)
+
+    def status(self) -> dict[str, str]:
+        """What became of each step."""
+        return {name: outcome.status for name, outcome in self.run.outcomes.items()}
+
+    def write(self, folder: Path | str, formats: Collection[Format] = FORMATS) -> list[Path]:
+        """Every released answer as files in one folder (`dure.client.export.write`); their paths."""
+        answers = [
+            self._answered(outcome, fold)
+            for outcome in self.run.outcomes.values()
+            for fold, found in outcome.folds.items()
+            if found.released is not None or found.error is not None
+        ]
+        left = [entry for outcome in self.run.outcomes.values() for entry in _left(outcome)]
+        return write(answers, Path(folder), formats, {"left": left})
+
+    def _answered(self, outcome: Outcome, fold: str | None, label: str = "") -> Answered:
+        found, step = outcome.folds[fold], self.run.plan.step(outcome.step)
+        method = self.run.plan.method(step)
+        asked = read_parameters(method, step.parameters).model_dump(mode="json")
+        return Answered(
+            name=label or outcome.step,
+            method=method.name,
+            title=method.title,
+            parameters=asked,
+            hospitals=outcome.hospitals,
+            rounds=found.rounds,
+            result=found.released,
+            error=Words(found.error.text("en"), found.error.text("ko")) if found.error else None,
+            fold=fold or "",
+            refused={name: Words(error.text("en"), error.text("ko")) for name, error in self.run.dropped.items()},
+            hashes=hashes(asked, found.released, method=source_hash(method)),
+            versions=calculating(),
+            rounded_to=self.limits.round_to,
+        )
+
+    def _told(self, outcome: Outcome, fold: str | None, label: str = "") -> Simulated:
+        found = outcome.folds.get(fold) or next(iter(outcome.folds.values()))
+        if found.released is None:
+            raise found.error or _unusable(
+                "steps",
+                f"The step '{outcome.step}' only serves others (release: false)",
+                f"'{outcome.step}' 단계는 다른 단계에만 쓰입니다(release: false)",
+            )
+        return Simulated(
+            tables={name: shown_frame(table.frame, table.withheld) for name, table in found.released.tables.items()},
+            facts={**found.released.facts, "rounds": found.rounds, "sites": list(outcome.hospitals)},
+            left=_left(outcome),
+            notes=found.released.notes,
+            refused=dict(self.run.dropped),
+            result=found.released,
+            answered=self._answered(outcome, fold if fold in outcome.folds else next(iter(outcome.folds)), label),
+        )
+
+
+def _left(outcome: Outcome) -> list[dict[str, Any]]:
+    names = ("hospital", "step", "round", "array", "shape", "bytes", "rules")
+    return [{name: getattr(entry, name) for name in names} for entry in outcome.left]
+
+
+def _chain(sites: Mapping[str, Any], steps: tuple[Step, ...], rules: Rules, engine: str) -> Chain:
     limits, grants = _rules(rules)
-    outcome, run = run_frames(
-        sites,
-        (Step(name="step", method=method, parameters=dict(parameters or {})),),
-        limits,
-        grants,
-        engine=engine,
-    )
-    fold = outcome["step"].folds[None]
-    if fold.released is None:
-        assert fold.error is not None
-        raise fold.error
-    known_method = run.plan.method(run.plan.steps[0])
+    _, run = run_frames(sites, steps, limits, grants, engine=engine)
     for name, error in run.dropped.items():
-        warnings.warn(f"{name}: {error.text()}", stacklevel=2)
-    asked = known_method.parameters.model_validate(dict(parameters or {})).model_dump(mode="json")
-    answered = Answered(
-        name=method,
-        method=method,
-        title=known_method.title,
-        parameters=asked,
-        hospitals=run.taking_part,
-        rounds=fold.rounds,
-        result=fold.released,
-        refused={name: Words(error.text("en"), error.text("ko")) for name, error in run.dropped.items()},
-        hashes=hashes(asked, fold.released, method=source_hash(known_method)),
-        versions=calculating(),
-        rounded_to=limits.round_to,
-    )
-    return Simulated(
-        tables={name: shown_frame(table.frame, table.withheld) for name, table in fold.released.tables.items()},
-        facts={**fold.released.facts, "rounds": fold.rounds, "sites": list(run.taking_part)},
-        left=[
-            {name: getattr(entry, name) for name in ("hospital", "step", "round", "array", "shape", "bytes", "rules")}
-            for entry in outcome["step"].left
-        ],
-        notes=fold.released.notes,
-        refused=dict(run.dropped),
-        result=fold.released,
-        answered=answered,
-    )
+        warnings.warn(f"{name}: {error.text()}", stacklevel=4)
+    return Chain(run, limits)
 
 
 def run_frames(

@@ -86,14 +86,7 @@ class Study(Strict):
 
     @model_validator(mode="after")
     def _steps_in_order(self) -> Study:
-        earlier: list[str] = []
-        for step in self.steps:
-            if step.name in earlier:
-                raise ValueError(f"two steps are named '{step.name}'")
-            for used in step.uses:
-                if used not in earlier:
-                    raise UnknownStep(step.name, used, earlier)
-            earlier.append(step.name)
+        in_order(self.steps)
         if "site" in self.variables:
             raise ValueError("'site' is the hospital's name and cannot be a variable")
         return self
@@ -109,6 +102,18 @@ class Study(Strict):
     def lineage(self, name: str) -> tuple[str, ...]:
         """Names of the steps that `name` builds on, directly or not, in study order."""
         return tuple(step.name for step in lineage(self.steps, self.step(name)))
+
+
+def in_order(steps: Sequence[Step]) -> None:
+    """Raise ValueError where two steps share a name, UnknownStep where one uses what is not above it."""
+    earlier: list[str] = []
+    for step in steps:
+        if step.name in earlier:
+            raise ValueError(f"two steps are named '{step.name}'")
+        for used in step.uses:
+            if used not in earlier:
+                raise UnknownStep(step.name, used, earlier)
+        earlier.append(step.name)
 
 
 def lineage(steps: Sequence[Step], step: Step) -> tuple[Step, ...]:
