@@ -31,11 +31,12 @@ from dure.client.frames import columns_of
 from dure.demo.oracle import cleaned
 from dure.errors import OneClass
 from dure.federation.answer import Desk, InMemory, answer
+from dure.federation.ledger import InMemoryLedger
 from dure.federation.local_engine import LocalEngine
 from dure.federation.messages import Ask
 from dure.federation.plain_sum import PlainSum
 from dure.federation.plan import Plan
-from dure.federation.rounds import InMemoryLedger, Run
+from dure.federation.rounds import Run
 from dure.guard.rules import OFF
 from dure.methods.training import method
 from dure.study.packing import unpack

@@ -27,7 +27,8 @@ from pydantic_core import PydanticUndefined
 from dure.cli.commands import app
 from dure.client.simulate import run_frames
 from dure.errors import all_errors
-from dure.federation.rounds import Outcome, Run
+from dure.federation.ledger import Outcome
+from dure.federation.rounds import Run
 from dure.federation.sums import Left
 from dure.guard.rules import DEFAULT, OFF, RULES, Limits
 from dure.study.lifecycle import STATES, TRANSITIONS, diagram

@@ -15,9 +15,10 @@ import pytest
 from dure.client.simulate import run_frames
 from dure.errors import RunWaits, SiteFailed, SitePaused, TokenRefused
 from dure.federation.engine import Engine, Failure
+from dure.federation.ledger import InMemoryLedger
 from dure.federation.messages import Answer, error_data
 from dure.federation.plain_sum import PlainSum
-from dure.federation.rounds import InMemoryLedger, Run
+from dure.federation.rounds import Run
 from dure.guard import certificates
 from dure.guard.keys import create_signer
 from dure.hub.authority import Authority, create_hub

@@ -11,9 +11,10 @@ import pytest
 
 from dure.client.simulate import run_frames
 from dure.errors import Refused
+from dure.federation.ledger import InMemoryLedger
 from dure.federation.local_engine import LocalEngine
 from dure.federation.plain_sum import PlainSum
-from dure.federation.rounds import InMemoryLedger, Run
+from dure.federation.rounds import Run
 from dure.guard import gate
 from dure.guard.release import release
 from dure.guard.rules import DEFAULT, OFF, RULES, Limits

@@ -10,8 +10,8 @@ import pytest
 
 from dure.demo.oracle import cleaned
 from dure.errors import PermitError, Refused, RunWaits, SiteFailed
+from dure.federation.ledger import Outcome
 from dure.federation.messages import Answer
-from dure.federation.rounds import Outcome
 from dure.guard.rules import RULES
 from dure.hub import entry, studies
 from dure.hub.runs import results, run_study

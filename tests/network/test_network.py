@@ -16,11 +16,12 @@ from dure.client.frames import columns_of
 from dure.client.simulate import run_frames, simulate
 from dure.errors import DureError, InvalidParameter, NotAnOutcome, OneClass
 from dure.federation.answer import Desk, InMemory, answer
+from dure.federation.ledger import InMemoryLedger, Ledger
 from dure.federation.local_engine import LocalEngine
 from dure.federation.messages import Answer, Ask
 from dure.federation.plain_sum import PlainSum
 from dure.federation.plan import Plan
-from dure.federation.rounds import InMemoryLedger, Ledger, Run
+from dure.federation.rounds import Run
 from dure.guard.rules import DEFAULT, OFF, Limits
 from dure.study.method import installed_methods, read_parameters
 from dure.study.packing import pack, unpack

@@ -20,7 +20,7 @@ from sklearn.metrics import roc_auc_score
 
 from dure.client.simulate import run_frames
 from dure.errors import NotEstimable, RunWaits, StepSkipped
-from dure.federation.rounds import Outcome
+from dure.federation.ledger import Outcome
 from dure.guard.rules import DEFAULT, OFF
 from dure.language import Words
 from dure.study.method import Example, Kept, Law, Question, State, installed_methods

@@ -20,7 +20,8 @@ from dure.errors import (
     TextWhereNumbers,
     UnknownColumn,
 )
-from dure.federation.rounds import Outcome, Progress, Run
+from dure.federation.ledger import Outcome
+from dure.federation.rounds import Progress, Run
 from dure.guard.rules import DEFAULT, Limits
 from dure.language import Words
 from dure.study.permit import Grant

@@ -16,11 +16,12 @@ from dure.client.export import FORMATS, Answered, Format, changed, hashes, parag
 from dure.client.frames import columns_of, to_polars
 from dure.errors import DureError, InvalidParameter, NotEnoughHospitals
 from dure.federation.answer import Desk, InMemory, answer
+from dure.federation.ledger import InMemoryLedger, Ledger, Outcome
 from dure.federation.local_engine import LocalEngine
 from dure.federation.messages import Ask
 from dure.federation.plain_sum import PlainSum
 from dure.federation.plan import Plan
-from dure.federation.rounds import InMemoryLedger, Ledger, Outcome, Progress, Run
+from dure.federation.rounds import Progress, Run
 from dure.guard.rules import DEFAULT, OFF, Limits, with_overrides
 from dure.language import Language, Words, reader_language
 from dure.report import charts

@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol
 
 from dure.demo import alliance as stage
 from dure.demo import comparison, oracle, telling
-from dure.federation.rounds import Outcome
+from dure.federation.ledger import Outcome
 from dure.hub import studies
 from dure.hub.runs import run_study
 from dure.language import Words

@@ -16,8 +16,8 @@ from typing import Any
 from dure.client import alliance as client
 from dure.demo.alliance import Alliance
 from dure.errors import HubUnreachable
+from dure.federation.ledger import Outcome
 from dure.federation.membership import enrol
-from dure.federation.rounds import Outcome
 from dure.hub.authority import Authority, create_hub
 from dure.hub.runs import results
 from dure.hub.store import Store

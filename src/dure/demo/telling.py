@@ -13,7 +13,7 @@ from scipy import stats
 from dure.demo.alliance import Alliance
 from dure.demo.comparison import POOLED, Comparison
 from dure.demo.oracle import Oracle
-from dure.federation.rounds import Fold, Outcome
+from dure.federation.ledger import Fold, Outcome
 from dure.guard.release import rounded
 from dure.guard.rules import DEFAULT
 from dure.language import Words

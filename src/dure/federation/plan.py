@@ -66,7 +66,7 @@ class Plan:
             declared = method.declare(question, method.start(question))
             members = len(hospitals) - (step.scope == "all_but_one")
             alone = any(spec.per_hospital or spec.opens_hospitals for spec in declared)
-            if alone or step.scope == "each" or members < minimum:
+            if alone or (step.scope == "each" and step.release) or members < minimum:
                 needed.setdefault("per_hospital", []).append(step.name)
             if step.scope == "all_but_one":
                 needed.setdefault("difference", []).append(step.name)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from dure.errors import (
     DureError,
@@ -24,6 +24,7 @@ from dure.errors import (
 )
 from dure.federation.answer import total_of
 from dure.federation.engine import Engine
+from dure.federation.ledger import Fold, Ledger, Outcome, Status
 from dure.federation.messages import Ask, error_data, error_from
 from dure.federation.plan import Plan
 from dure.federation.sums import Left, Summing
@@ -38,59 +39,7 @@ from dure.study.result import Result, pack_result, unpack_result
 from dure.study.spec import Quorum, Step
 from dure.study.summary import Summary
 
-Status = Literal["finished", "refused", "not_estimable", "waiting", "failed", "skipped"]
 Progress = Callable[[str, Mapping[str, Any]], None]
-
-
-@dataclass(frozen=True)
-class Fold:
-    """One loop of a step (or one hospital's own, for scope `each`): its Result, or why there is none.
-
-    `working` is what later steps build on and stays in the run; `released` is what researchers see.
-    """
-
-    status: Status
-    rounds: int = 0
-    working: Result | None = None
-    released: Result | None = None
-    error: DureError | None = None
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of a step: folds by the hospital left out (or answering alone); None for `all`."""
-
-    step: str
-    folds: Mapping[str | None, Fold]
-    hospitals: tuple[str, ...]
-    left: tuple[Left, ...] = ()
-
-    @property
-    def status(self) -> Status:
-        found = [fold.status for fold in self.folds.values()]
-        order: tuple[Status, ...] = ("waiting", "finished", "failed", "refused", "not_estimable")
-        return next((status for status in order if status in found), "skipped")
-
-
-class Ledger(Protocol):
-    """The run's truth, by (step, fold); every write is whole or not there at all."""
-
-    def read(self, step: str, fold: str | None) -> bytes | None: ...
-
-    def write(self, step: str, fold: str | None, entry: bytes) -> None: ...
-
-
-class InMemoryLedger:
-    """A ledger for runs that need not survive: `simulate`."""
-
-    def __init__(self) -> None:
-        self.entries: dict[tuple[str, str | None], bytes] = {}
-
-    def read(self, step: str, fold: str | None) -> bytes | None:
-        return self.entries.get((step, fold))
-
-    def write(self, step: str, fold: str | None, entry: bytes) -> None:
-        self.entries[step, fold] = entry
 
 
 @dataclass

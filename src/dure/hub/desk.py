@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from dure.errors import DureError, LifecycleError, MessageRefused, NotAMember
+from dure.federation.ledger import Outcome
 from dure.federation.messages import error_data
-from dure.federation.rounds import Outcome
 from dure.hub import studies
 from dure.hub.runs import results
 from dure.hub.store import Member, Store

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from dure.federation.engine import Engine
+from dure.federation.ledger import InMemoryLedger, Ledger, Outcome
 from dure.federation.local_engine import LocalEngine
 from dure.federation.plain_sum import PlainSum
 from dure.federation.plan import plan_of
-from dure.federation.rounds import InMemoryLedger, Ledger, Outcome, Progress, Run
+from dure.federation.rounds import Progress, Run
 from dure.federation.sums import Summing
 from dure.guard.rules import DEFAULT, Limits, strictest, tighten
 from dure.hub import studies
