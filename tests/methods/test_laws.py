@@ -18,9 +18,9 @@ from dure.client.frames import columns_of
 from dure.client.simulate import Simulated, run_frames, simulate
 from dure.errors import DataError, NotEstimable, Refused
 from dure.federation.answer import Desk, InMemory, answer, total_of
+from dure.federation.ledger import InMemoryLedger
 from dure.federation.messages import Answer, Ask
 from dure.federation.plan import Plan
-from dure.federation.rounds import InMemoryLedger
 from dure.guard import gate
 from dure.guard.rules import DEFAULT, OFF
 from dure.study.method import Method, Question, installed_methods

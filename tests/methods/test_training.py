@@ -25,11 +25,12 @@ from dure.client.frames import columns_of
 from dure.client.simulate import run_frames
 from dure.errors import DureError, InvalidParameter, NobodyLeft, NotAnOutcome, OneClass, UndeclaredLevel
 from dure.federation.answer import Desk, InMemory, answer
+from dure.federation.ledger import InMemoryLedger, Ledger
 from dure.federation.local_engine import LocalEngine
 from dure.federation.messages import Answer, Ask
 from dure.federation.plain_sum import PlainSum
 from dure.federation.plan import Plan
-from dure.federation.rounds import InMemoryLedger, Ledger, Run
+from dure.federation.rounds import Run
 from dure.guard.rules import DEFAULT, OFF, Limits
 from dure.methods.training import ROUNDS_SHOWN, method
 from dure.methods.training.network import LARGEST_LAYER, first_weights
