@@ -15,6 +15,7 @@ import pandas as pd
 from formulaic import Formula
 from numpy.typing import NDArray
 
+from dure.estimation import people
 from dure.estimation.formula import Factor, Parsed
 from dure.study.rows import Rows
 
@@ -23,10 +24,14 @@ Matrix = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class DesignColumn:
-    """A product of factors: (factor index, level index) for a dummy, (factor index, None) for a number."""
+    """A product of factors: (factor index, level index) for a dummy, (factor index, place in the basis) for a spline,
+    (factor index, None) for a number."""
 
     name: str
     pieces: tuple[tuple[int, int | None], ...]
+
+    def factors(self) -> set[int]:
+        return {index for index, _ in self.pieces}
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,7 @@ class Design:
         return bool(self.columns) and not self.columns[0].pieces
 
     def discrete(self) -> tuple[int, ...]:
-        """Indices of factors with levels: categories and flags."""
+        """Indices of factors with levels: categories, flags, and splines, whose intervals are counted."""
         return tuple(index for index, factor in enumerate(self.factors) if factor.levels)
 
     def cells(self) -> Cells:
@@ -82,18 +87,83 @@ class Design:
     def _nested(self, group: tuple[int, ...]) -> bool:
         """Two factors of the same column (x and C(x)) have impossible combinations by construction."""
         columns = [self.factors[index].label for index in group]
+        if any(self.factors[index].spline for index in group):
+            columns = [name for index in group for name in self.factors[index].columns()]
         return len(set(columns)) < len(columns)
 
+    def supports(self) -> tuple[DesignColumn, ...]:
+        """The columns as people are counted behind them: a spline's as the intervals between its knots."""
+        splines = {index for index, factor in enumerate(self.factors) if factor.spline}
+        if not splines:
+            return self.columns
+        found: dict[tuple[tuple[int, int | None], ...], DesignColumn] = {}
+        for column in self.columns:
+            choices = [
+                [(index, place) for place in range(len(self.factors[index].levels))]
+                if index in splines
+                else [(index, level)]
+                for index, level in column.pieces
+            ]
+            for pieces in itertools.product(*choices):
+                parts = [
+                    self.factors[index].text
+                    if level is None
+                    else f"{self.factors[index].label}={self.factors[index].levels[level]}"
+                    for index, level in pieces
+                ]
+                found.setdefault(pieces, DesignColumn(":".join(parts) or "Intercept", pieces))
+        return tuple(found.values())
+
+    def spreads(self) -> tuple[DesignColumn, ...]:
+        """The columns whose spread is looked at (`ArraySpec.sides`): a spline's is that of its own column."""
+        found: dict[tuple[tuple[int, int | None], ...], DesignColumn] = {}
+        for column in self.columns:
+            pieces = tuple((index, None if self.factors[index].spline else level) for index, level in column.pieces)
+            names = (
+                self.factors[index].column if self.factors[index].spline else part
+                for (index, _), part in zip(column.pieces, column.name.split(":"))
+            )
+            same = pieces == column.pieces
+            found.setdefault(pieces, column if same else DesignColumn(":".join(map(str, names)), pieces))
+        return tuple(found.values())
+
+    def spread_rows(self, rows: Rows, keep: NDArray[np.bool_], x: Matrix) -> Matrix:
+        """(columns of `spreads`, n kept), where `x` is `read`'s."""
+        spreads = self.spreads()
+        return x if spreads == self.columns else self._filled(rows, keep, spreads)
+
     def numeric_pairs(self) -> tuple[tuple[int, int], ...]:
-        """Pairs of columns (j ≤ k) whose cross-product involves a number and can have people behind it."""
+        """Pairs (j ≤ k) of `supports()` whose cross-product involves a number and can have people behind it."""
         numbers = {index for index, factor in enumerate(self.factors) if not factor.levels}
-        pairs = itertools.combinations_with_replacement(range(len(self.columns)), 2)
+        columns = self.supports()
         return tuple(
             (j, k)
-            for j, k in pairs
-            if any(index in numbers for index, _ in (*self.columns[j].pieces, *self.columns[k].pieces))
-            and not self._disjoint(self.columns[j], self.columns[k])
+            for j, k in itertools.combinations_with_replacement(range(len(columns)), 2)
+            if any(index in numbers for index, _ in (*columns[j].pieces, *columns[k].pieces))
+            and not self._disjoint(columns[j], columns[k])
         )
+
+    def pair_names(self) -> tuple[str, ...]:
+        """What each of `numeric_pairs` is called when a remedy has to name it."""
+        names = [column.name for column in self.supports()]
+        return tuple(names[j] if j == k else f"{names[j]} & {names[k]}" for j, k in self.numeric_pairs())
+
+    def count_pairs(self, rows: Rows, keep: NDArray[np.bool_], x: Matrix) -> NDArray[np.int64]:
+        """(pairs,) people non-zero in both columns of each of `numeric_pairs()`, where `x` (p, n kept) is `read`'s."""
+        pairs, columns = self.numeric_pairs(), self.supports()
+        if columns is not self.columns:
+            x = self._filled(rows, keep, columns)
+        return people.together(x, pairs)
+
+    def _filled(self, rows: Rows, keep: NDArray[np.bool_], columns: tuple[DesignColumn, ...]) -> Matrix:
+        """(columns, n kept) of columns in which a spline stands for an interval or for its own column."""
+        codes = {index: self.factors[index].codes(rows)[keep] for index in self.discrete()}
+        values = {index: f.numbers(rows)[keep] for index, f in enumerate(self.factors) if not f.is_category}
+        filled = np.ones((len(columns), int(keep.sum())))
+        for row, column in zip(filled, columns):
+            for index, level in column.pieces:
+                row *= values[index] if level is None else codes[index] == level
+        return filled
 
     @staticmethod
     def _disjoint(one: DesignColumn, other: DesignColumn) -> bool:
@@ -110,17 +180,25 @@ class Design:
                 codes[index] = factor.codes(rows)
                 keep &= codes[index] >= 0
             else:
-                numbers[index] = factor.numbers(rows)
-                keep &= ~np.isnan(numbers[index])
+                values = factor.numbers(rows)
+                numbers[index] = values if factor.spline is None else factor.spline.basis(values)
+                keep &= ~np.isnan(values)
         for values in extra:
             keep &= ~np.isnan(values)
         everyone = bool(keep.all())
         if not everyone:
-            numbers = {index: values[keep] for index, values in numbers.items()}
+            numbers = {index: values[..., keep] for index, values in numbers.items()}
             codes = {index: values[keep] for index, values in codes.items()}
         matrix = np.empty((len(self.columns), int(keep.sum())))
         for row, column in zip(matrix, self.columns):
-            parts = [numbers[index] if level is None else codes[index] == level for index, level in column.pieces]
+            parts = [
+                codes[index] == level
+                if index in codes
+                else numbers[index]
+                if self.factors[index].spline is None
+                else numbers[index][level]
+                for index, level in column.pieces
+            ]
             row[:] = parts[0] if parts else 1.0
             for part in parts[1:]:
                 row *= part
@@ -132,7 +210,11 @@ class Design:
         codes = {index: self.factors[index].codes(rows)[keep] for index in self.discrete()}
         for group in self.cells().factors:
             sizes = [len(self.factors[index].levels) for index in group]
-            flat = np.ravel_multi_index([codes[index] for index in group], sizes)
+            chosen = [codes[index] for index in group]
+            if any(self.factors[index].spline for index in group):
+                between = np.min(chosen, axis=0) >= 0  # not on a knot
+                chosen = [part[between] for part in chosen]
+            flat = np.ravel_multi_index(chosen, sizes)
             found.append(np.bincount(flat, minlength=int(np.prod(sizes))).astype(np.int64))
         return np.concatenate(found) if found else np.zeros(0, dtype=np.int64)
 
@@ -172,6 +254,9 @@ def _expand(pieces: list[tuple[int, bool]], factors: tuple[Factor, ...]) -> list
     choices: list[list[tuple[str, tuple[int, int | None]]]] = []
     for index, reduced in pieces:
         factor = factors[index]
+        if factor.spline is not None:
+            choices.append([(f"{factor.text}[{place + 1}]", (index, place)) for place in range(factor.spline.width)])
+            continue
         if not factor.is_category:
             choices.append([(factor.text, (index, None))])
             continue

@@ -7,12 +7,11 @@ which only column names, numbers, arithmetic, comparisons and the functions belo
 from __future__ import annotations
 
 import ast
-import operator
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from formulaic import Formula
@@ -20,49 +19,26 @@ from formulaic.formula import SimpleFormula
 from numpy.typing import NDArray
 
 from dure.errors import FormulaError, UnknownColumn
+from dure.estimation.arithmetic import FUNCTIONS, OPERATORS, dotted, evaluate, function, names
+from dure.estimation.splines import HOW, Spline, Unreadable, spline_of
 from dure.language import Words
 from dure.study.rows import Column, Rows
 
 Vector = NDArray[np.float64]
 
-FUNCTIONS: dict[str, Callable[[Vector], Vector]] = {
-    "log": np.log,
-    "log2": np.log2,
-    "log10": np.log10,
-    "log1p": np.log1p,
-    "exp": np.exp,
-    "sqrt": np.sqrt,
-    "abs": np.abs,
-    "logit": lambda p: np.log(p) - np.log1p(-p),
-    "I": lambda x: x,
-}
 MOST_LETTERS = 10_000
 MOST_TERMS = 500
 """Terms of one formula: crossing doubles them, and no study needs to make a hub or a hospital expand 2**60."""
 LARGEST = 1e300
 QUOTED = re.compile(r"`[^`]*`")
-OPERATORS: dict[type[ast.AST], Callable[..., Any]] = {
-    ast.Add: operator.add,
-    ast.Sub: operator.sub,
-    ast.Mult: operator.mul,
-    ast.Div: operator.truediv,
-    ast.Pow: operator.pow,
-    ast.USub: operator.neg,
-    ast.UAdd: operator.pos,
-    ast.Gt: operator.gt,
-    ast.GtE: operator.ge,
-    ast.Lt: operator.lt,
-    ast.LtE: operator.le,
-    ast.Eq: operator.eq,
-    ast.NotEq: operator.ne,
-}
 
 
 @dataclass(frozen=True)
 class Factor:
-    """One factor of a term: a category (`levels` with a reference index), a 0/1 flag or a numeric expression.
+    """One factor of a term: a category (`levels` with a reference index), a 0/1 flag, a spline or a numeric expression.
 
-    A comparison is a flag: it splits people in two, and both parts are counted like levels.
+    A comparison is a flag: it splits people in two, and both parts are counted like levels. So are the intervals
+    between a spline's knots, which are its `levels` here.
     """
 
     text: str
@@ -71,32 +47,49 @@ class Factor:
     levels: tuple[str, ...] = ()
     reference: int = 0
     flag: bool = False
+    spline: Spline | None = None
 
     @property
     def is_category(self) -> bool:
-        return bool(self.levels) and not self.flag
+        return bool(self.levels) and not self.flag and self.spline is None
 
     @property
     def label(self) -> str:
         """What its levels are levels of."""
-        return self.column or self.text
+        return self.text if self.spline else self.column or self.text
+
+    @property
+    def knots(self) -> tuple[float, ...]:
+        return self.spline.knots if self.spline else ()
+
+    def with_knots(self, knots: Sequence[float]) -> str:
+        """The spline with other knots, as a formula writes it."""
+        assert self.spline is not None
+        return replace(self.spline, knots=tuple(knots)).written(self.column or "")
+
+    def written(self) -> str:
+        """The factor as a formula writes it."""
+        plain = self.text != self.column or all(part.isidentifier() for part in self.text.split("."))
+        return self.text if plain else f"`{self.text}`"
 
     def columns(self) -> tuple[str, ...]:
-        return (self.column,) if self.column else tuple(_names(self.expression))
+        return (self.column,) if self.column else tuple(names(self.expression))
 
     def codes(self, rows: Rows) -> NDArray[np.int64]:
-        """(n,) level index, -1 where missing; for categories and 0/1 flags."""
+        """(n,) level index, -1 where missing; for categories and 0/1 flags, and splines (-1 on a knot, too)."""
+        if self.spline is not None:
+            return self.spline.places(self.numbers(rows))
         if self.column is not None and not self.flag:
             return rows.codes(self.column, Column("category", self.levels))
         values = self.numbers(rows)
         return np.where(np.isnan(values), -1, values != 0).astype(np.int64)
 
     def numbers(self, rows: Rows) -> Vector:
-        """(n,) float64, NaN where missing or undefined (the logarithm of a negative number)."""
+        """(n,) float64, NaN where missing or undefined (the logarithm of a negative number); of a spline its column."""
         if self.column is not None:
             return rows.numbers(self.column)
         with np.errstate(all="ignore"):
-            values = np.asarray(_evaluate(self.expression, rows), dtype=np.float64)
+            values = np.asarray(evaluate(self.expression, rows), dtype=np.float64)
         return np.where(np.isfinite(values), np.broadcast_to(values, rows.n), np.nan)
 
 
@@ -116,6 +109,12 @@ class Parsed:
         """Every column the formula reads, each once, outcome first."""
         factors = ([self.outcome] if self.outcome else []) + [factor for term in self.terms for factor in term]
         return tuple(dict.fromkeys(name for factor in factors for name in factor.columns()))
+
+
+def formula_text(parsed: Parsed, terms: Sequence[str]) -> str:
+    """A formula of these terms with the outcome and the intercept of `parsed`."""
+    right = " + ".join([*(() if parsed.intercept else ("0",)), *(terms or ("1",))])
+    return f"{parsed.outcome.written()} ~ {right}" if parsed.outcome else right
 
 
 def parse(text: str, columns: Mapping[str, Column], hospitals: tuple[str, ...] = ()) -> Parsed:
@@ -201,13 +200,15 @@ def _factor(text: str, formula: str, known: Mapping[str, Column]) -> Factor:
         tree = ast.parse(text, mode="eval").body
     except SyntaxError:
         raise UnknownColumn(text, known) from None
-    name = _dotted(tree)
+    name = dotted(tree)
     if name is not None:
         if name not in known:
             raise UnknownColumn(name, known)
         return _column_factor(text, name, known)
-    if isinstance(tree, ast.Call) and _dotted(tree.func) == "C":
+    if isinstance(tree, ast.Call) and dotted(tree.func) == "C":
         return _category(tree, text, formula, known)
+    if isinstance(tree, ast.Call) and (kind := dotted(tree.func)) in ("ns", "bs"):
+        return _spline(tree, "ns" if kind == "ns" else "bs", text, formula, known)
     compared = _comparison(tree)
     if compared is None:
         _check(tree, formula, known)
@@ -223,7 +224,7 @@ def _factor(text: str, formula: str, known: Mapping[str, Column]) -> Factor:
 
 def _comparison(tree: ast.AST) -> ast.Compare | None:
     """The comparison that a factor is as a whole, in I() or bare."""
-    while isinstance(tree, ast.Call) and _function(tree) == "I" and len(tree.args) == 1 and not tree.keywords:
+    while isinstance(tree, ast.Call) and function(tree) == "I" and len(tree.args) == 1 and not tree.keywords:
         tree = tree.args[0]
     return tree if isinstance(tree, ast.Compare) else None
 
@@ -238,7 +239,7 @@ def _column_factor(text: str, name: str, known: Mapping[str, Column]) -> Factor:
 
 
 def _category(tree: ast.Call, text: str, formula: str, known: Mapping[str, Column]) -> Factor:
-    name = _dotted(tree.args[0]) if tree.args else None
+    name = dotted(tree.args[0]) if tree.args else None
     if name is None:
         raise _broken(formula, f"'{text}' does not name a column", f"'{text}'에 열 이름이 없습니다")
     if name not in known:
@@ -269,9 +270,24 @@ def _category(tree: ast.Call, text: str, formula: str, known: Mapping[str, Colum
     return Factor(text, name, None, levels, reference)
 
 
+def _spline(tree: ast.Call, kind: Literal["ns", "bs"], text: str, formula: str, known: Mapping[str, Column]) -> Factor:
+    name = dotted(tree.args[0]) if tree.args else None
+    try:
+        spline = spline_of(tree, kind)
+    except Unreadable:
+        name = None
+    if name is None:
+        raise _broken(formula, f"'{text[:60]}': {kind} {HOW.en}", f"'{text[:60]}': {kind}{HOW.ko}")
+    if name not in known:
+        raise UnknownColumn(name, known)
+    if known[name].kind != "number":
+        raise _broken(formula, f"'{name}' is not a column of numbers", f"'{name}'은(는) 숫자 열이 아닙니다")
+    return Factor(text, name, None, spline.intervals, spline=spline)
+
+
 def _reference(tree: ast.expr) -> str | None:
     """The level of `Treatment('x')` or `Treatment(reference='x')`."""
-    if not isinstance(tree, ast.Call) or _dotted(tree.func) not in ("Treatment", "contr.treatment"):
+    if not isinstance(tree, ast.Call) or dotted(tree.func) not in ("Treatment", "contr.treatment"):
         return None
     values = [
         *tree.args,
@@ -280,23 +296,13 @@ def _reference(tree: ast.expr) -> str | None:
     return str(values[0].value) if len(values) == 1 and isinstance(values[0], ast.Constant) else None
 
 
-def _dotted(tree: ast.AST) -> str | None:
-    """`a` or `a.b.c` as text; None for anything else."""
-    if isinstance(tree, ast.Name):
-        return tree.id
-    if isinstance(tree, ast.Attribute):
-        left = _dotted(tree.value)
-        return f"{left}.{tree.attr}" if left else None
-    return None
-
-
 def _check(tree: ast.AST, formula: str, known: Mapping[str, Column]) -> None:
     """Accept only names, numbers, arithmetic and the listed functions of one argument.
 
     A comparison or a flag inside arithmetic is refused: x + (x > 5) and I(flag * x) would carry a handful of people
     where nobody counts them; as a term or in an interaction they are counted.
     """
-    name = _dotted(tree)
+    name = dotted(tree)
     if name is not None:
         if name not in known:
             raise UnknownColumn(name, known)
@@ -325,47 +331,13 @@ def _check(tree: ast.AST, formula: str, known: Mapping[str, Column]) -> None:
         raise _broken(
             formula, f"'{what}' must stand alone: write I({what})", f"'{what}'은(는) 단독으로 I({what})처럼 써야 합니다"
         )
-    elif isinstance(tree, ast.Call) and _function(tree) in FUNCTIONS and len(tree.args) == 1 and not tree.keywords:
+    elif isinstance(tree, ast.Call) and function(tree) in FUNCTIONS and len(tree.args) == 1 and not tree.keywords:
         parts = [tree.args[0]]
     else:
         what = ast.unparse(tree)[:60]
         raise _broken(formula, f"'{what}' is not something a formula may do", f"'{what}'은(는) 식에서 쓸 수 없습니다")
     for part in parts:
         _check(part, formula, known)
-
-
-def _function(tree: ast.Call) -> str:
-    return (_dotted(tree.func) or "").removeprefix("np.")
-
-
-def _evaluate(tree: ast.AST | None, rows: Rows) -> Any:
-    assert tree is not None
-    name = _dotted(tree)
-    if name is not None:
-        return rows.numbers(name)
-    if isinstance(tree, ast.Constant):
-        return np.float64(tree.value)  # type: ignore[arg-type]  # never whole: 9**9**9 must overflow, not be computed
-    if isinstance(tree, ast.BinOp):
-        return OPERATORS[type(tree.op)](_evaluate(tree.left, rows), _evaluate(tree.right, rows))
-    if isinstance(tree, ast.UnaryOp):
-        return OPERATORS[type(tree.op)](_evaluate(tree.operand, rows))
-    if isinstance(tree, ast.Compare):
-        left, right = _evaluate(tree.left, rows), _evaluate(tree.comparators[0], rows)
-        truth = np.asarray(OPERATORS[type(tree.ops[0])](left, right), dtype=np.float64)
-        return np.where(np.isnan(left) | np.isnan(right), np.nan, truth)
-    assert isinstance(tree, ast.Call)
-    return FUNCTIONS[_function(tree)](_evaluate(tree.args[0], rows))
-
-
-def _names(tree: ast.AST | None) -> list[str]:
-    """Columns read by an expression (function names are not columns)."""
-    if tree is None:
-        return []
-    name = _dotted(tree)
-    if name is not None:
-        return [name]
-    children = tree.args if isinstance(tree, ast.Call) else list(ast.iter_child_nodes(tree))
-    return [found for child in children for found in _names(child)]
 
 
 def _broken(formula: str, en: str, ko: str) -> FormulaError:

@@ -13,11 +13,12 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from dure.errors import NobodyLeft, NotConverged, NothingVaries, OneClass, Separation
+from dure.errors import NobodyLeft, NotConverged, NothingVaries, OneClass, Refused, Separation
 from dure.estimation import newton, people
 from dure.estimation.coefficients import coefficient_table
 from dure.estimation.families import FAMILIES, Family
 from dure.estimation.likelihood import ModelRows, sums_at
+from dure.estimation.remedy import merged_design
 from dure.language import Words
 from dure.methods.regression.model import Model, counts, model_of, model_rows
 from dure.methods.regression.parameters import Parameters
@@ -55,13 +56,16 @@ class Regression:
             if model.parameters.family == "binomial":
                 events = (f"{model.outcome.text} (events)",)
                 counts.append(array("events", (), "count", whole="n", on_small="refuse", labels=events))
-            names = model.design.names
-            pair_names = tuple(names[j] if j == k else f"{names[j]} & {names[k]}" for j, k in pairs)
             return (
                 *counts,
                 array("cells", (cells.size,), "count", whole="n", on_small="refuse", labels=cells.labels),
-                array("pairs", (len(pairs),), "count", on_small="refuse", labels=pair_names),
+                array("pairs", (len(pairs),), "count", on_small="refuse", labels=model.design.pair_names()),
                 array("sum_x", (p,), "moment", people=("cells", "pairs")),
+                *(
+                    (array("sum_spread", (len(model.design.spreads()),), "moment", people=("cells", "pairs")),)
+                    if model.spreads_apart
+                    else ()
+                ),
                 array("sum_y", (), "moment", people=("n",)),
                 array("sum_w", (), "moment", people=("n",)),
             )
@@ -73,8 +77,8 @@ class Regression:
             array("log_likelihood", (), "moment", people=("n",)),
         )
         if state["phase"] == "start":
-            names = model.design.names
-            sums = (*sums, array("powers", (p, 4), "moment", people=("n",), sides=True, labels=names))
+            names = tuple(column.name for column in model.design.spreads())
+            sums = (*sums, array("powers", (len(names), 4), "moment", people=("n",), sides=True, labels=names))
         return (*sums, array("meat", (p, p), "moment", **behind)) if state["phase"] == "robust" else sums
 
     def start(self, question: Question) -> State:
@@ -107,7 +111,7 @@ class Regression:
         if sums.meat is not None:
             found["meat"] = sums.meat
         if state["phase"] == "start":
-            found["powers"] = people.powers(data.x, state["means"])
+            found["powers"] = people.powers(model.design.spread_rows(rows, keep, data.x), state["means"])
         return found, {}
 
     def conclude(self, total: Total, question: Question, state: State) -> State | Result:
@@ -142,6 +146,11 @@ class Regression:
         if state["round"] >= model.parameters.rounds:
             raise NotConverged(rounds=model.parameters.rounds)
         return {**after, "phase": "newton"}
+
+    def remedy(self, question: Question, refused: Refused, arrays: Summary) -> dict[str, Any] | None:
+        """Merged levels, fewer knots or fewer terms that pass (`dure.estimation.remedy`)."""
+        model = model_of(question)
+        return merged_design(model.parameters.formula, question, model.design, refused, arrays)
 
     def derives(self, question: Question) -> Mapping[str, Column]:
         if question.parameters.penalty is not None:
@@ -194,7 +203,7 @@ def _centres(total: Total, model: Model) -> State:
     return {
         "phase": "start",
         "centre": centre,
-        "means": total["sum_x"] / sum_w,
+        "means": total["sum_spread" if model.spreads_apart else "sum_x"] / n,
         "mean_y": mean,
         "beta": np.zeros(len(centre)),
         HUB: {"n": n, "events": events, "sum_w": sum_w, "newton": newton.first(len(centre))},

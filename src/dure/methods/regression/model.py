@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dure.errors import FormulaError, NotACount, NotAnOutcome
-from dure.estimation import people
 from dure.estimation.design import Design, design
 from dure.estimation.formula import Factor, parse
 from dure.estimation.likelihood import ModelRows
@@ -28,9 +27,14 @@ class Model:
     outcome: Factor
 
     @property
-    def key(self) -> tuple[Parameters, tuple[str, ...]]:
+    def key(self) -> tuple[str, tuple[str, ...]]:
         """What the rows of this model depend on (with `site`, column names depend on who takes part)."""
-        return self.parameters, self.design.names
+        return self.parameters.model_dump_json(), self.design.names
+
+    @property
+    def spreads_apart(self) -> bool:
+        """Whether the means about which columns spread are not those that the columns are centred by."""
+        return self.parameters.weights is not None or self.design.spreads() != self.design.columns
 
 
 def model_of(question: Question) -> Model:
@@ -113,16 +117,17 @@ def _outcome(rows: Rows, model: Model) -> NDArray[np.float64]:
 
 def counts(rows: Rows, model: Model, data: ModelRows, keep: NDArray[np.bool_]) -> Summary:
     present = data.x.shape[1]
-    pairs = model.design.numeric_pairs()
     weights = data.weights
     found: Summary = {
         "n": np.array(present, dtype=np.int64),
         "cells": model.design.count_cells(rows, keep),
-        "pairs": people.together(data.x, pairs),
+        "pairs": model.design.count_pairs(rows, keep, data.x),
         "sum_x": data.x.sum(axis=1) if weights is None else data.x @ weights,
         "sum_y": np.array(data.y.sum() if weights is None else data.y @ weights),
         "sum_w": np.array(float(present) if weights is None else weights.sum()),
     }
+    if model.spreads_apart:
+        found["sum_spread"] = model.design.spread_rows(rows, keep, data.x).sum(axis=1)
     if model.parameters.family == "binomial":
         found["events"] = np.array((data.y == 1).sum(), dtype=np.int64)
     return found
