@@ -13,8 +13,8 @@ from dure.client.simulate import run_frames
 from dure.errors import DureError
 from dure.estimation.likelihood import ModelRows
 from dure.federation.answer import Desk, InMemory
+from dure.federation.ledger import InMemoryLedger
 from dure.federation.messages import Ask, error_data
-from dure.federation.rounds import InMemoryLedger
 from dure.guard.rules import DEFAULT, OFF, Limits
 from dure.study.method import installed_methods
 from dure.study.packing import unpack
@@ -63,10 +63,10 @@ REGRESSION: list[dict[str, Any]] = [
 ]
 QUESTIONS: list[tuple[str, dict[str, Any]]] = [
     *(("regression", parameters) for parameters in REGRESSION),
-    ("survival", {"time": "secret", "event": "x", "width": 1, "until": 9}),
-    ("survival", {"time": "time", "event": "secret", "width": 1, "until": 9}),
-    ("survival", {"time": "word", "event": "y", "width": 1, "until": 9}),
-    ("survival", {"time": "time", "event": "y", "group": "word", "width": 1, "until": 9}),
+    ("survival", {"time": "secret", "event": "x", "grid": {"width": 1, "until": 9}}),
+    ("survival", {"time": "time", "event": "secret", "grid": {"width": 1, "until": 9}}),
+    ("survival", {"time": "word", "event": "y", "grid": {"width": 1, "until": 9}}),
+    ("survival", {"time": "time", "event": "y", "group": "word", "grid": {"width": 1, "until": 9}}),
     ("table_one", {"variables": ["word"]}),
     ("table_one", {"variables": ["x"], "by": "word"}),
     ("table_one", {"variables": ["gone"]}),

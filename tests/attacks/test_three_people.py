@@ -193,7 +193,7 @@ def test_three_people_in_a_table_or_a_curve_are_not_shown() -> None:
         name: frame.with_columns(time=pl.Series(random.uniform(0, 9, frame.height)), event=pl.col("half"))
         for name, frame in hospitals().items()
     }
-    asked = {"time": "time", "event": "event", "group": "word", "width": 1, "until": 10}
+    asked = {"time": "time", "event": "event", "group": "word", "grid": {"width": 1, "until": 10}}
     with pytest.raises(Refused):
         simulate(frames, "survival", asked)
 

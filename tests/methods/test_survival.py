@@ -19,6 +19,7 @@ from dure.client.simulate import Simulated, simulate
 from dure.errors import InvalidParameter, NobodyLeft, NotACount
 
 WIDTH, UNTIL = 2.0, 40.0
+GRID = {"width": WIDTH, "until": UNTIL}
 
 
 def people(seed: int = 0, n: int = 400, groups: Iterable[str] = ("a", "b")) -> pd.DataFrame:
@@ -40,7 +41,7 @@ def people(seed: int = 0, n: int = 400, groups: Iterable[str] = ("a", "b")) -> p
 
 def ask(frame: pd.DataFrame, **more: Any) -> Simulated:
     sites = {name: part.drop(columns="hospital") for name, part in frame.groupby("hospital")}
-    asked = {"time": "time", "event": "event", "width": WIDTH, "until": UNTIL, **more}
+    asked = {"time": "time", "event": "event", "grid": GRID, **more}
     return simulate(sites, "survival", asked, rules="off")
 
 
@@ -102,7 +103,7 @@ def test_standard_errors_are_greenwoods(seed: int, n: int) -> None:
 
 def test_the_median_is_the_first_time_at_which_at_most_half_survive() -> None:
     frame = people(3, 900)
-    found = dict(ask(frame, group="group")["medians"].iter_rows())
+    found = dict(ask(frame, group="group")["medians"].select("group", "median").iter_rows())
     for name, part in on_grid(frame).groupby("group"):
         assert found[name] == KaplanMeierFitter().fit(part["time"], part["event"]).median_survival_time_
     nobody_dies = ask(frame.assign(event=0.0))["medians"]
@@ -183,26 +184,27 @@ def test_people_without_time_event_or_group_are_left_out() -> None:
 def test_a_time_on_a_grid_point_belongs_to_it() -> None:
     frame = pd.DataFrame({"time": [2.0, 0.1 + 0.2, 4.0, 4.1], "event": 1.0, "hospital": ["n", "s", "n", "s"]})
     assert ask(frame)["curve"]["events"].to_list()[:3] == [2, 1, 1]
-    third = ask(frame, width=None, until=None, grid=[0.3, 2.0, 4.0, 5.0])["curve"]
+    third = ask(frame, grid=[0.3, 2.0, 4.0, 5.0])["curve"]
     assert third["events"].to_list() == [1, 1, 1, 1]
 
 
 @pytest.mark.parametrize(
     "grid",
     [
-        {},
+        None,
         {"width": 1.0},
-        {"grid": [1.0, 2.0], "width": 1.0, "until": 2.0},
-        {"grid": []},
-        {"grid": [2.0, 1.0]},
-        {"grid": [1.0, 1.0]},
-        {"grid": [0.0, 1.0]},
+        {"width": 1.0, "until": 2.0, "more": 1},
+        [],
+        [2.0, 1.0],
+        [1.0, 1.0],
+        [0.0, 1.0],
         {"width": 1e-6, "until": 1.0},
+        [place + 1.0 for place in range(20_001)],
     ],
 )
-def test_grids_that_cannot_be_used_are_refused(grid: dict[str, Any]) -> None:
+def test_grids_that_cannot_be_used_are_refused(grid: Any) -> None:
     with pytest.raises(InvalidParameter):
-        ask(people(9), **{"width": None, "until": None, **grid})
+        ask(people(9), grid=grid)
 
 
 def test_times_and_events_that_cannot_be_are_refused() -> None:
@@ -219,7 +221,7 @@ def test_times_and_events_that_cannot_be_are_refused() -> None:
 def test_under_the_rules_every_step_of_a_curve_has_ten_deaths_behind_it_and_the_same_height() -> None:
     frame = people(11, 900)
     sites = {name: part.drop(columns="hospital") for name, part in frame.groupby("hospital")}
-    asked = {"time": "time", "event": "event", "width": WIDTH, "until": UNTIL}
+    asked = {"time": "time", "event": "event", "grid": GRID}
     guarded = simulate(sites, "survival", asked)["curve"]
     assert guarded["events"].drop_nulls().min() >= 10
     exact = ask(frame)["curve"]
