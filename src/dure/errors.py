@@ -9,7 +9,7 @@
     │   ├── TextWhereNumbers · UndeclaredLevel · NotAnOutcome · NotACount · EmptyExport · UnmappedColumn
     │   └── NobodyLeft
     ├── NotEstimable          the data cannot answer the question
-    │   └── OneClass · Separation · NotConverged · NothingVaries
+    │   └── OneClass · Separation · NotConverged · NothingVaries · NoEstimate
     ├── Refused               a disclosure rule said no (rule name and remedy travel; cells and counts never do)
     ├── RunWaits              a run waits for a hospital's permission
     ├── QuorumMissed          too few hospitals take part for the study's own rule
@@ -405,6 +405,18 @@ class NothingVaries(NotEstimable):
     what = Words("No term of the model varies ({terms}).", "모형의 어떤 항도 변하지 않습니다({terms}).")
     why = Words("Each has the same value in everyone analysed.", "분석 대상 모두에서 값이 같습니다.")
     remedy = Words("Leave constant columns out of the formula.", "변하지 않는 열을 식에서 빼십시오.")
+
+
+class NoEstimate(NotEstimable):
+    what = Words("No hospital has an estimate to combine.", "합칠 추정값이 있는 병원이 없습니다.")
+    why = Words(
+        "In each, too few people stand behind it, or its own analysis gave none.",
+        "병원마다 근거가 되는 사람이 너무 적거나 그 병원의 분석에서 추정값이 나오지 않았습니다.",
+    )
+    remedy = Words(
+        "Widen the cohort, use coarser groups, or analyse all hospitals as one sum.",
+        "코호트를 넓히거나 집단을 더 굵게 나누거나, 모든 병원을 합해서 분석하십시오.",
+    )
 
 
 # ── rules, permissions, life-cycle ───────────────────────────────────────────────────────────────

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
 
-from dure.errors import DureError, NotConverged, Refused
+from dure.errors import DataError, DureError, NotConverged, NotEstimable, Refused
 from dure.federation.messages import Answer, Ask, error_data
 from dure.federation.plan import Plan
 from dure.guard import gate
@@ -105,9 +105,11 @@ def answer(ask: Ask, desk: Desk) -> bytes:
         return stored.reply
     try:
         step = desk.plan.step(ask.step)
-        gate.before_rows(_asked(ask, step, 0, desk))
+        silent = ask.alone and not step.release
+        gate.before_rows(_asked(ask, step, 0, _inside(desk) if silent else desk))
         rows = _with_lineage(ask, step, desk)
-        reply, kept, details = _alone(ask, step, rows, desk) if ask.alone else _summary(ask, step, rows, desk)
+        answered = _silent if silent else _alone if ask.alone else _summary
+        reply, kept, details = answered(ask, step, rows, desk)
     except Refused as error:
         # The hospital's own people see the cell and the count; the reply holds the rule and the way out.
         desk.log("refused", rule=error.rule, detail=error.detail, **about)
@@ -167,6 +169,24 @@ def _alone(ask: Ask, step: Step, rows: Rows, desk: Desk) -> tuple[Answer, Kept, 
     raise NotConverged(rounds=MOST_ROUNDS)
 
 
+def _silent(ask: Ask, step: Step, rows: Rows, desk: Desk) -> tuple[Answer, Kept, dict[str, Any]]:
+    """The loop inside this hospital of a step that releases nothing: its Result is kept for later steps, and the reply
+    is empty, the same where the hospital's data give no answer."""
+    kept: Kept = {"result": None, "kept": {}}
+    try:
+        _, kept, _ = _alone(ask, step, rows, _inside(desk))
+    except (DataError, NotEstimable, Refused) as error:
+        desk.log("no answer", error=error.code(), run=ask.run, study=ask.study, step=ask.step)
+    data = pack_result(Result(method=step.method))
+    arrays = [{"name": "result", "shape": [], "bytes": len(data), "withheld": 0}]
+    return Answer(desk.hospital, "result", result=data), kept, {"arrays": arrays}
+
+
+def _inside(desk: Desk) -> Desk:
+    """The same desk where nothing leaves: one hospital alone is then enough, and needs no permit for it."""
+    return replace(desk, limits=desk.limits.model_copy(update={"minimum_hospitals": 1}))
+
+
 def total_of(summary: dict[str, Any]) -> Total:
     """A sum as `conclude` sees it: arrays, and which per-hospital numbers were withheld."""
     withheld = {
@@ -210,7 +230,14 @@ def _with_lineage(ask: Ask, step: Step, desk: Desk) -> Rows:
             values = {f"{earlier.name}.{name}": column for name, column in found.items()}
         rows = rows.with_columns(values, declared)
     parameters = read_parameters(desk.plan.method(step), step.parameters)
-    return regrouped(rows, getattr(parameters, "levels", None))
+    return replace(regrouped(rows, getattr(parameters, "levels", None)), own=_own_results(ask, step, desk))
+
+
+def _own_results(ask: Ask, step: Step, desk: Desk) -> dict[str, Result]:
+    """This hospital's own Results of the steps used that ran inside each hospital; it may have none of some."""
+    earlier = [desk.plan.step(name) for name in step.uses]
+    found = {item.name: _own_result(ask, item, desk)[0] for item in earlier if item.scope == "each"}
+    return {name: unpack_result(data) for name, data in found.items() if data is not None}
 
 
 def _own_result(ask: Ask, earlier: Step, desk: Desk) -> tuple[bytes | None, Kept]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from dure.errors import TextWhereNumbers, UndeclaredLevel, UnknownColumn
 from dure.language import Words
 from dure.study.cohort import Kind
+from dure.study.result import Result
 
 Built = TypeVar("Built")
 MISSING_LEVEL = -1
@@ -33,7 +34,8 @@ class Rows:
 
     `frame` has one column per variable and per derived column (`step.column`). `attrition` counts the people
     at entry and after each criterion. `person` holds one stable number per row, for seeding random draws.
-    Neither stands in the repr, which ends in logs and tracebacks.
+    `own` holds this hospital's own Results of the steps used that ran inside each hospital (scope `each`).
+    None of them stands in the repr, which ends in logs and tracebacks.
     """
 
     frame: pl.DataFrame = field(repr=False)
@@ -41,6 +43,7 @@ class Rows:
     columns: Mapping[str, Column]
     attrition: tuple[int, ...] = ()
     person: NDArray[np.int64] | None = field(default=None, repr=False)
+    own: Mapping[str, Result] = field(default_factory=dict, repr=False)
     _built: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @property
