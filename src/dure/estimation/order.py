@@ -29,16 +29,16 @@ def per_unit(resolution: float) -> float | None:
 
 def cells(values: Numbers, resolution: float) -> Keys:
     """The nearest multiple of the resolution (halves to the even one), as its number; -0.0 is 0."""
-    whole = per_unit(resolution)
+    return np.clip(_rounded(values, resolution), -LARGEST, LARGEST).astype(np.int64)
+
+
+def _rounded(values: Numbers, resolution: float) -> Numbers:
     if resolution == 1:
-        found = np.rint(values)
-    else:
-        # The largest float has no multiple of a small resolution: it overflows to the outermost cell.
-        with np.errstate(over="ignore"):
-            found = values * whole if whole else values / resolution
-        np.rint(found, out=found)
-    np.clip(found, -LARGEST, LARGEST, out=found)
-    return found.astype(np.int64)
+        return np.rint(values)
+    whole = per_unit(resolution)
+    with np.errstate(over="ignore"):  # the largest floats have no multiple of a small resolution: infinity is beyond
+        found = values * whole if whole else values / resolution
+    return np.rint(found, out=found)
 
 
 def multiples(places: Keys, resolution: float) -> Numbers:
@@ -96,22 +96,25 @@ def _cut(low: Keys, high: Keys, pieces: int) -> Keys:
 class InOrder:
     """One column's keys by group, counted once (few different keys) or sorted once, then asked for many edges.
 
-    keys (n,), group (n,) codes or None for one group, weights (n,) or None.
+    keys (n,), group (n,) codes or None for one group, weights (n,) or None; all keys lie in `ends`, if given.
     """
 
-    def __init__(self, keys: Keys, group: Keys | None, groups: int, weights: Numbers | None) -> None:
-        self.people = (
-            np.array([len(keys)], dtype=np.int64)
-            if group is None
-            else np.bincount(group, minlength=groups).astype(np.int64)
-        )
+    def __init__(
+        self,
+        keys: Keys,
+        group: Keys | None,
+        groups: int,
+        weights: Numbers | None,
+        ends: tuple[int, int] | None = None,
+    ) -> None:
+        n = len(keys)
+        self.people = np.array([n]) if group is None else np.bincount(group, minlength=groups)
         self.weight = None
         if weights is not None:
-            self.weight = np.bincount(group, weights, groups) if group is not None else np.array([weights.sum()])
-        self._low = int(keys.min()) if len(keys) else 0
-        self._high = int(keys.max()) + 1 if len(keys) else 0
-        width = self._high - self._low
-        self._counted = width * groups <= max(len(keys), 4096)
+            self.weight = np.array([weights.sum()]) if group is None else np.bincount(group, weights, groups)
+        self._low, self._high = ends or ((int(keys.min()), int(keys.max())) if n else (0, 0))
+        width = self._high - self._low + 1
+        self._counted = width * groups <= max(n, 4096)
         if self._counted:
             flat = keys - self._low
             if group is not None:
@@ -120,27 +123,38 @@ class InOrder:
             if weights is not None:
                 self._weights = _below(np.bincount(flat, weights, width * groups).reshape(groups, width))
             return
-        chosen = [np.ones(len(keys), dtype=bool)] if group is None else [group == place for place in range(groups)]
+        chosen = [slice(None)] if group is None else [np.flatnonzero(group == place) for place in range(groups)]
         if weights is None:
             self._keys = [np.sort(keys[own]) for own in chosen]
             return
-        order = [np.flatnonzero(own)[np.argsort(keys[own], kind="stable")] for own in chosen]
-        self._keys = [keys[own] for own in order]
-        self._sums = [np.concatenate([[0.0], np.cumsum(weights[own])]) for own in order]
+        order = [np.argsort(keys[own], kind="stable") for own in chosen]
+        self._keys = [keys[own][places] for own, places in zip(chosen, order)]
+        self._sums = [np.append(0.0, np.cumsum(weights[own][places])) for own, places in zip(chosen, order)]
 
     def below(self, at: Keys) -> tuple[Keys, Numbers | None]:
         """(groups, …) people with a key below each edge of their group, and their weight."""
-        flat = at.reshape(len(at), -1)
-        if self._counted:
-            place = np.clip(flat, self._low, self._high) - self._low
-            counts = np.take_along_axis(self._counts, place, axis=1)
-            sums = np.take_along_axis(self._weights, place, axis=1) if self.weight is not None else None
-        else:
-            counts = np.array([np.searchsorted(own, row) for own, row in zip(self._keys, flat)], dtype=np.int64)
-            sums = None
-            if self.weight is not None:
-                sums = np.array([total[row] for total, row in zip(self._sums, counts)])
-        return counts.astype(np.int64).reshape(at.shape), None if sums is None else sums.reshape(at.shape)
+        counts = np.empty(at.shape, dtype=np.int64)
+        sums = None if self.weight is None else np.empty(at.shape)
+        for place, edges in enumerate(at):
+            if self._counted:
+                # Not `edges - low` first: far edges would overflow.
+                row = np.minimum(np.maximum(edges, self._low), self._high + 1) - self._low
+                counts[place] = self._counts[place][row]
+            else:
+                counts[place] = row = np.searchsorted(self._keys[place], edges)
+            if sums is not None:
+                sums[place] = self._weights[place][row] if self._counted else self._sums[place][row]
+        return counts, sums
+
+
+def in_cells(values: Numbers, resolution: float, group: Keys | None, groups: int, weights: Numbers | None) -> InOrder:
+    """People in order of their values' cells; values (n,) without missing ones."""
+    if not len(values):
+        return InOrder(np.zeros(0, dtype=np.int64), group, groups, weights)
+    low, high = (int(end) for end in cells(np.array([values.min(), values.max()]), resolution))
+    inside = -LARGEST < low and high < LARGEST
+    keys = _rounded(values, resolution).astype(np.int64) if inside else cells(values, resolution)
+    return InOrder(keys, group, groups, weights, (low, high))
 
 
 def _below(counts: NDArray[np.generic]) -> NDArray[np.generic]:

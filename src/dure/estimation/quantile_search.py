@@ -99,53 +99,74 @@ class Search:
         if not found:
             return found
         first, name = state["stage"] == FIRST, self.prefix
-        groups = len(groups_of(question, self.by, self.method))
         if first:
+            groups = len(groups_of(question, self.by, self.method))
             columns = list(range(len(self.columns)))
             edges = np.broadcast_to(order.first_edges(), (groups, len(columns), order.PIECES - 1))
         else:
             columns = [int(column) for column in np.asarray(state["pairs"])[:, 0]]
             edges = order.edges(np.asarray(state["low"]), np.asarray(state["high"]), state["pieces"])
-        for line, column in enumerate(columns):
-            people, missing = self._in_order(rows, question, column, groups, state["stage"] == VALUES)
-            below, weight_below = people.below(edges[:, line])
-            found[name + "people"][:, line] = people.people
-            found[name + "below"][:, line] = below
-            if first:
-                found[name + "missing"][:, line] = missing
-            if weight_below is not None:
-                found[name + "above"][:, line] = people.people[:, None] - below
-                found[name + "weight_below"][:, line] = weight_below
+        for column in dict.fromkeys(columns):
+            lines = [line for line, other in enumerate(columns) if other == column]
+            at = edges[:, lines]
+            if state["stage"] == VALUES:
+                people, below, weight_below = self._near(rows, question, column, at)
+            else:
+                in_order, missing = self._in_order(rows, question, column)
+                people, (below, weight_below) = in_order.people, in_order.below(at)
                 if first:
-                    found[name + "weight"][:, line] = people.weight
+                    found[name + "missing"][:, lines] = missing[:, None]
+                if first and in_order.weight is not None:
+                    found[name + "weight"][:, lines] = in_order.weight[:, None]
+            found[name + "people"][:, lines], found[name + "below"][:, lines] = people[:, None], below
+            if weight_below is not None:
+                found[name + "above"][:, lines] = people[:, None, None] - below
+                found[name + "weight_below"][:, lines] = weight_below
         return found
 
-    def _in_order(
-        self, rows: Rows, question: Question, column: int, groups: int, exact: bool
-    ) -> tuple[order.InOrder, Whole]:
-        """The column's people in order, and (groups,) how many of each group lack a value."""
+    def _in_order(self, rows: Rows, question: Question, column: int) -> tuple[order.InOrder, Whole]:
+        """The column's people by cell, and (groups,) how many of each group lack a value."""
         name, resolution = self.columns[column], self.resolutions[column]
 
         def build() -> tuple[order.InOrder, Whole]:
-            values = rows.numbers(name)
-            group = rows.codes(self.by, question.column(self.by)) if self.by else None
-            weights = weights_of(rows, self.weights) if self.weights else None
-            known = ~np.isnan(values)
-            here = np.ones(rows.n, dtype=bool) if group is None else group >= 0
-            if weights is not None:
-                here &= weights > 0
-            keep = here & known
-            missing = np.bincount(
-                (np.zeros(rows.n, dtype=np.int64) if group is None else group)[here & ~known], minlength=groups
-            )
-            if not keep.all():
-                values = values[keep]
-                group, weights = (None if part is None else part[keep] for part in (group, weights))
-            keys = order.ordered(values) if exact else order.cells(values, resolution)
-            return order.InOrder(keys, group, groups, weights), missing
+            values, group, weights, missing = self._people(rows, question, name)
+            return order.in_cells(values, resolution, group, len(missing), weights), missing
 
-        slot = ("in order", self.prefix, column, exact)
+        slot = ("in order", self.prefix, column)
         return rows.remember_latest(slot, (name, resolution, self.by, self.weights), build)
+
+    def _near(self, rows: Rows, question: Question, column: int, edges: Whole) -> tuple[Whole, Whole, Numbers | None]:
+        """People of each group; below each edge, and their weight: only those between the edges are put in order."""
+        values, group, weights, missing = self._people(rows, question, self.columns[column])
+        groups = len(missing)
+        low, high = order.unordered(np.array([edges.min(), edges.max()]))
+
+        inside = (values >= low) & (values < high)
+        own, heavy = (None if part is None else part[inside] for part in (group, weights))
+        below, weight_below = order.InOrder(order.ordered(values[inside]), own, groups, heavy).below(edges)
+        under = values < low
+        below = below + _tally(under, group, None, groups)[:, None, None].astype(np.int64)
+        if weight_below is not None:
+            weight_below = weight_below + _tally(under, group, weights, groups)[:, None, None]
+        everyone = _tally(np.ones(len(values), dtype=bool), group, None, groups)
+        return everyone.astype(np.int64), below, weight_below
+
+    def _people(self, rows: Rows, question: Question, name: str) -> tuple[Numbers, Whole | None, Numbers | None, Whole]:
+        """Values, groups and weights of those who have all of them; (groups,) people who lack only the value."""
+        values, groups = rows.numbers(name), len(groups_of(question, self.by, self.method))
+        group = rows.codes(self.by, question.column(self.by)) if self.by else None
+        weights = weights_of(rows, self.weights) if self.weights else None
+        if group is None and weights is None and values.size and not np.isnan(values.min()):
+            return values, None, None, np.zeros(1, dtype=np.int64)
+        gone = np.isnan(values)
+        here = np.ones(rows.n, dtype=bool) if group is None else group >= 0
+        if weights is not None:
+            here &= weights > 0
+        lacking = here & gone
+        missing = np.array([lacking.sum()]) if group is None else np.bincount(group[lacking], minlength=groups)
+        keep = here & ~gone
+        group, weights = (None if part is None else part[keep] for part in (group, weights))
+        return values[keep], group, weights, missing
 
     # ── at the hub ──
 
@@ -286,6 +307,13 @@ def groups_of(question: Question, by: str | None, method: str) -> tuple[str, ...
         problem = Words(f"'{by}' has no declared levels", f"'{by}'의 수준이 선언되지 않았습니다")
         raise InvalidParameter(method=method, parameter="by", problem=problem)
     return levels
+
+
+def _tally(chosen: NDArray[np.bool_], group: Whole | None, weights: Numbers | None, groups: int) -> NDArray[Any]:
+    """(groups,) how many are chosen, or their weight."""
+    if group is None:
+        return np.array([chosen.sum() if weights is None else weights[chosen].sum()])
+    return np.bincount(group[chosen], None if weights is None else weights[chosen], groups)
 
 
 def weights_of(rows: Rows, name: str) -> Numbers:

@@ -131,6 +131,7 @@ PHRASES: dict[str, Words] = {
         "모형 {models}개의 보정 그림. 모든 수치는 아래 표에 있습니다.",
     ),
     "mean_sd": Words("mean (SD)", "평균(표준편차)"),
+    "median_quartiles": Words("median [quartiles]", "중앙값 [사분위수]"),
     "small": Words(
         "Withheld: too few people ({shown}) to show without risk to them",
         "공개 안 함: 사람 수가 너무 적어({shown}) 개인이 드러날 수 있음",
@@ -190,6 +191,21 @@ HEADINGS: dict[str, Words] = {
     "family": Words("Family", "분포족"),
     "formula": Words("Formula", "모형식"),
     "model": Words("Model", "모형"),
+    "group": Words("Group", "집단"),
+    "probability": Words("Share at or below", "이하인 비율"),
+    "quantile": Words("Quantile", "분위수"),
+    "median": Words("Median", "중앙값"),
+    "q1": Words("1st quartile", "제1사분위수"),
+    "q3": Words("3rd quartile", "제3사분위수"),
+    "weighted": Words("Weighted", "가중"),
+    "effective": Words("Effective sample size", "유효 표본 크기"),
+    "smd_weighted": Words("SMD, weighted", "가중 표준화 차이"),
+    "sample": Words("Sample", "표본"),
+    "of": Words("Of", "전체 중"),
+    "quantiles": Words("Quantiles", "분위수"),
+    "differences": Words("Differences between groups", "집단 간 차이"),
+    "balance": Words("Balance", "균형"),
+    "attrition": Words("Who remains", "대상자 선정"),
 }
 
 

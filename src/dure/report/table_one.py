@@ -1,4 +1,4 @@
-"""Table 1 as papers print it: one column a group, mean (SD) or count (%), missing people where there are any."""
+"""Table 1 as papers print it: one column a group, mean (SD), median [quartiles] or count (%), and who is missing."""
 
 from __future__ import annotations
 
@@ -37,6 +37,9 @@ def table_one(
         levels = [(level, cells) for (name, level), cells in by_line.items() if name == variable]
         found = [(_level(variable, level, naming), cells) for level, cells in levels]
         written = [(words, [_value(table, cells.get(group)) for group in groups]) for words, cells in found]
+        middle = [_median(table, cells.get(group)) for _, cells in levels[:1] for group in groups]
+        if any(cell.text for cell in middle):
+            written.append((phrase("median_quartiles"), middle))
         gone = [_missing(table, [cells[group] for _, cells in levels if group in cells]) for group in groups]
         if any(cell.text not in {"", "0"} for cell in gone):
             written.append((HEADINGS["missing"], gone))
@@ -94,6 +97,28 @@ def _value(table: Table, found: Row | None) -> Cell:
         return Cell("", number=True)
     percent = f" ({row['percent']:.0f}%)" if row.get("percent") is not None else ""
     return Cell(f"{numerals.count(row['n'])}{percent}", number=True)
+
+
+def _median(table: Table, found: Row | None) -> Cell:
+    """Median [first – third quartile]; what was withheld of them shows as its mark."""
+    if found is None or "median" not in table.frame.columns:
+        return Cell("", number=True)
+    place, row = found
+    said: dict[str, str] = {}
+    reasons: list[str] = []
+    for name in ("median", "q1", "q3"):
+        reason = table.withheld.get((place, name))
+        if reason is not None:
+            reasons.append(reason)
+        said[name] = (
+            reason if reason is not None else ("" if row[name] is None else f"{row[name]:,.10g}".replace("-", "−"))
+        )
+    if not any(said.values()):
+        return Cell("", number=True)
+    if len(reasons) == 3:
+        return Cell(reasons[0], number=True, withheld=True, title=reason_title(reasons[0]))
+    title = reason_title(reasons[0]) if reasons else ""
+    return Cell(f"{said['median']} [{said['q1']} – {said['q3']}]", number=True, withheld=bool(reasons), title=title)
 
 
 def _missing(table: Table, rows: list[Row]) -> Cell:
