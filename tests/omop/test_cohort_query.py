@@ -152,6 +152,16 @@ def test_age_counts_a_birthday_as_far_as_it_is_known(hospital: Hospital, born: t
     assert column(hospital, {"age": True}) == [age]
 
 
+def test_year_is_that_of_the_index_date_and_not_of_another_event(hospital: Hospital) -> None:
+    for person, days in ((1, 0), (2, 199), (3, 200), (4, -400)):
+        hospital.person(person)
+        hospital.visit(person, days)
+        hospital.visit(person, days + 365)
+        hospital.diagnosed(person, days - 700)
+    assert column(hospital, {"year": True}) == [2024.0, 2024.0, 2025.0, 2023.0]
+    assert Variable.model_validate({"label": NAME, "year": True}).kind == "number"
+
+
 def test_rows_are_sorted_and_typed(hospital: Hospital) -> None:
     for person in (3, 1, 2):
         hospital.person(person)

@@ -157,6 +157,8 @@ def _variable(variable: Variable, alias: str, where: str) -> tuple[Piece, Piece]
     """The expression of one column, and the join it needs (maybe none)."""
     if variable.age:
         return Piece("CAST(stayed.age AS DOUBLE)"), Piece("")
+    if variable.year:
+        return Piece("CAST(year(stayed.index_date) AS DOUBLE)"), Piece("")
     if variable.sex is not None:
         return _level("stayed.gender", {name: (concept,) for name, concept in variable.sex.items()}), Piece("")
     if variable.present is not None:

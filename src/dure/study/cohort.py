@@ -94,13 +94,14 @@ class FollowUp(Strict):
         return self
 
 
-SOURCES = ("age", "sex", "present", "days_until", "happened", "number", "category")
+SOURCES = ("age", "year", "sex", "present", "days_until", "happened", "number", "category")
 
 
 class Variable(Strict):
     """One column of the analysis table. Exactly one source is set.
 
     - `age`: years at the index date.
+    - `year`: the calendar year of the index date; a number.
     - `sex`: level name for each OMOP gender concept; a category.
     - `present`: 1 if the event is recorded, else 0; a flag. With `absent`, 0 only where that event is
       recorded and missing where neither is.
@@ -112,6 +113,7 @@ class Variable(Strict):
 
     label: Bilingual
     age: bool = False
+    year: bool = False
     sex: Sexes = None
     present: Event | None = None
     absent: Event | None = None
@@ -124,7 +126,7 @@ class Variable(Strict):
     @model_validator(mode="after")
     def _one_source(self) -> Variable:
         found = {name: getattr(self, name) for name in SOURCES}
-        if sum(bool(part) if name == "age" else part is not None for name, part in found.items()) != 1:
+        if sum(part is not None and part is not False for part in found.values()) != 1:
             raise ValueError(f"a variable has exactly one of `{'`, `'.join(SOURCES)}`")
         if (self.category is None) != (self.levels is None):
             raise ValueError("`category` and `levels` go together")

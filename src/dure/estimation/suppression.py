@@ -1,0 +1,30 @@
+"""Complementary suppression: which cells of a table of counts go so that no small one follows from rows and columns."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def hidden_cells(
+    counts: NDArray[np.int64], minimum: int, also: NDArray[np.bool_] | None = None
+) -> NDArray[np.bool_]:
+    """(A, B) cells to hide where the sums of all rows and columns are known.
+
+    Small cells go (zeros too), and those of `also`. In every row and column with a hidden cell, further ones go, the
+    smallest first, until at least two are hidden and together they count `minimum` people, or all are hidden: what
+    is left of the line's sum then stands for enough people. (Cell suppression; Hundepool et al. 2012, Statistical
+    Disclosure Control, chapter 4. The fewest cells are not looked for.)
+    """
+    hidden = counts < minimum
+    if also is not None:
+        hidden |= also
+    changed = True
+    while changed:
+        changed = False
+        for values, gone in ((counts, hidden), (counts.T, hidden.T)):
+            for line, out in zip(values, gone):
+                while out.any() and not out.all() and (out.sum() < 2 or line[out].sum() < minimum):
+                    out[np.where(out, np.iinfo(np.int64).max, line).argmin()] = True
+                    changed = True
+    return hidden
