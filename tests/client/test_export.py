@@ -107,12 +107,19 @@ def test_a_method_says_what_a_paper_would_say(name: str) -> None:
     for language in ("en", "ko"):
         text = found.paragraph(language)
         assert "dure" in text
-        cited = {int(number) for number in re.findall(r"\[(\d+)\]", text.split("\n")[0])}
+        marks = re.findall(r"\[(\d+(?:[,–-]\d+)*)\]", text.split("\n")[0])
+        cited = {number for mark in marks for part in mark.split(",") for number in _numbers(part)}
         assert cited == set(range(1, len(found.result.references) + 1))
         assert text.count("\n") == len(found.result.references)
     assert re.search("[가-힣]", found.paragraph("ko"))
     for work in found.result.references:
         assert re.search(r"(19|20)\d\d", work), work
+
+
+def _numbers(part: str) -> range:
+    """`2` or `2–4`."""
+    first, *last = re.split("[–-]", part)
+    return range(int(first), int(last[0] if last else first) + 1)
 
 
 @EVERY
