@@ -381,9 +381,16 @@ class Separation(NotEstimable):
         "일부 사람에서 이 항들이 결과를 완전히 가르므로 계수가 끝없이 커집니다.",
     )
     remedy = Words(
-        "Merge levels, leave a term out, or add hospitals.",
-        "수준을 합치거나 항을 빼거나 병원을 더하십시오.",
+        "Merge levels, leave a term out, or add hospitals{instead}.",
+        "수준을 합치거나 항을 빼거나 병원을 더하십시오{instead}.",
     )
+
+    def __init__(self, terms: str, firth: bool = False) -> None:
+        way = Words(
+            "; or ask for Firth's penalised likelihood (firth: true), which stays finite",
+            ". 또는 유한한 추정이 나오는 Firth 벌점 가능도를 쓰십시오(firth: true)",
+        )
+        super().__init__(terms=terms, instead=way if firth else "")
 
 
 class NotConverged(NotEstimable):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -40,3 +41,16 @@ def coefficient_table(
         }
     ).with_columns(pl.col(pl.Float64).fill_nan(None))
     return Table(frame, derived=("statistic", "p_value", "ci_low", "ci_high"))
+
+
+def with_ratios(table: Table) -> Table:
+    """The table with `ratio, ratio_low, ratio_high`: exponentiated estimates and ends, but of the intercept none."""
+
+    def ratio(column: str, name: str) -> pl.Expr:
+        value = pl.col(column).exp()
+        return pl.when((pl.col("term") != "Intercept") & value.is_finite()).then(value).otherwise(None).alias(name)
+
+    frame = table.frame.with_columns(
+        ratio("estimate", "ratio"), ratio("ci_low", "ratio_low"), ratio("ci_high", "ratio_high")
+    )
+    return replace(table, frame=frame, derived=(*table.derived, "ratio", "ratio_low", "ratio_high"))

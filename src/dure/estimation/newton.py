@@ -27,6 +27,14 @@ CONSTANT = 1e-24
 """Squared relative spread below which a column is constant."""
 
 
+UNDEFINED = 1e299
+"""A deviance from here on says that no deviance can be computed: a mean that the family cannot have."""
+
+
+class Lost(Exception):
+    """However short the step, some mean stays outside the family."""
+
+
 class Stuck(Exception):
     """The curvature is singular although no column is aliased: coefficients run away."""
 
@@ -99,6 +107,7 @@ def advance(
     deviance: float,
     active: NDArray[np.bool_],
     weight: float = 1.0,
+    tolerance: float = 0.0,
 ) -> Step:
     """One Newton step from sums at `state['beta']`, or half of the last one if the deviance rose.
 
@@ -106,10 +115,12 @@ def advance(
     falls only linearly (Albert & Anderson 1984 describe the likelihood). A strong effect with few exceptions
     starts the same way, but the decrement, which counts the expected exceptions in people of average
     `weight`, then stops falling near those that were seen: only three such rounds far below one person tell.
-    Raises Stuck.
+    `tolerance`: the step in standard errors at which to stop, where that is more than rounding allows. A step so
+    small is no end while variances still grow. Raises Stuck, or Lost.
     """
     nobody = np.zeros(len(gradient), dtype=bool)
-    worse = not np.isfinite(deviance) or deviance > state["deviance"] + 1e-9 * (abs(state["deviance"]) + 1e-3)
+    undefined = not np.isfinite(deviance) or deviance >= UNDEFINED
+    worse = undefined or deviance > state["deviance"] + 1e-9 * (abs(state["deviance"]) + 1e-3)
     if worse and np.isfinite(state["decrement"]) and state["halved"] < 30:
         shorter = state["step"] / 2.0
         return Step(
@@ -117,6 +128,8 @@ def advance(
             False,
             nobody,
         )
+    if undefined and np.isfinite(state["decrement"]):
+        raise Lost
     covariance = inverse(hessian, active)
     step = covariance @ np.where(active, gradient, 0.0)
     decrement = float(gradient @ step)
@@ -125,7 +138,8 @@ def advance(
     growth = np.divide(variance, state["variance"], out=np.ones_like(variance), where=known)
     slow = 0.02 * state["decrement"] < decrement < NOBODY * weight and decrement > GOOD_ENOUGH * weight
     growing = np.where((growth > 1.7) & slow, state["growing"] + 1, 0)
-    settled = decrement <= CONVERGED or (decrement <= GOOD_ENOUGH and decrement >= 0.25 * state["decrement"])
+    near = decrement <= max(CONVERGED, tolerance**2) and (decrement <= CONVERGED or not (growth > 1.7).any())
+    settled = near or (decrement <= GOOD_ENOUGH and decrement >= 0.25 * state["decrement"])
     after = {
         "beta": state["beta"] + step,
         "from": state["beta"],

@@ -1,0 +1,150 @@
+"""The hub's steps: what to centre by, where to start, the next coefficients, and when they are settled."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dure.errors import NobodyLeft, NotAnOutcome, NotConverged, NothingVaries, OneClass, Separation
+from dure.estimation import newton
+from dure.language import Words
+from dure.methods.regression.model import Model
+from dure.study.method import HUB, State
+from dure.study.summary import Total
+
+Vector = NDArray[np.float64]
+
+POISSON_FROM = 1e8
+"""A size θ so many times the mean is no overdispersion: the negative binomial has become a Poisson model."""
+SEPARABLE = ("binomial", "poisson", "negative_binomial")
+
+
+def overdispersed(model: Model, state: State) -> bool:
+    """Whether θ is estimated; not when the data showed no overdispersion (`theta` is then infinite)."""
+    return model.parameters.family == "negative_binomial" and bool(np.isfinite(state.get("theta", 1.0)))
+
+
+def centres(total: Total, model: Model) -> State:
+    """The state after the first round: what to centre by, where to start, and whether anybody is there."""
+    n, sum_w = total.count("n"), float(total["sum_w"])
+    if n == 0:
+        raise NobodyLeft(columns=", ".join(model.design.parsed.columns()))
+    events = total.count("events") if model.parameters.family == "binomial" else None
+    mean = float(total["sum_y"]) / sum_w
+    if events in (0, n) or (model.parameters.family in ("poisson", "negative_binomial") and mean == 0):
+        raise OneClass(outcome=model.outcome.text)
+    if model.parameters.family == "gaussian" and model.family().link_name != "identity" and mean <= 0:
+        raise NotAnOutcome(
+            column=model.outcome.text,
+            family="gaussian",
+            problem=Words("Its mean is not positive", "평균이 양수가 아닙니다"),
+            hint=Words(
+                "This link needs positive means; use identity.",
+                "이 연결은 양수인 평균이 필요합니다. identity를 쓰십시오.",
+            ),
+        )
+    p = len(model.design.columns)
+    centre = total["sum_x"] / sum_w if model.design.intercept else np.zeros(p)
+    if model.design.intercept:
+        centre[0] = 0.0
+    sizes = 1 if model.parameters.family == "negative_binomial" else 0
+    return {
+        "phase": "start",
+        "centre": centre,
+        "means": total["sum_spread" if model.spreads_apart else "sum_x"] / n,
+        "mean_y": mean,
+        "beta": np.zeros(p),
+        HUB: {"n": n, "events": events, "sum_w": sum_w, "newton": newton.first(p + sizes)},
+    }
+
+
+def advance(total: Total, model: Model, state: State) -> tuple[State, bool]:
+    """The next state, and whether its coefficients are settled. Raises NothingVaries, Separation, NotConverged."""
+    hub, p = state[HUB], len(model.design.columns)
+    if state["phase"] == "start":
+        aliased = newton.aliased_columns(total["hessian"], state["centre"], hub["sum_w"])
+        if aliased.all():
+            raise NothingVaries(terms=", ".join(model.design.names))
+        hub = {**hub, "active": ~aliased}
+    active = np.asarray(hub["active"], dtype=bool)
+    gradient, hessian, objective, chosen = _system(total, model, state, active)
+    separable = model.parameters.family in SEPARABLE and not model.parameters.firth
+    try:
+        step = newton.advance(
+            hub["newton"], gradient, hessian, objective, chosen, hub["sum_w"] / hub["n"], model.parameters.tolerance
+        )
+    except newton.Lost:
+        raise NotConverged(rounds=state["round"]) from None
+    except newton.Stuck:
+        if not separable:
+            raise NotConverged(rounds=state["round"]) from None
+        raise Separation(", ".join(_named(model, active)), _firth_helps(model)) from None
+    running = step.separating[:p]
+    if running.any() and separable:
+        raise Separation(", ".join(_named(model, running)), _firth_helps(model))
+    ahead = step.state
+    if state["phase"] == "start":
+        ahead = _from_the_mean(ahead, total, model, state)
+    after: State = {**state, "phase": "newton", "beta": ahead["beta"][:p]}
+    if overdispersed(model, state):
+        theta = float(np.exp(np.clip(ahead["beta"][p], -50, 50)))
+        if step.separating[p] or theta > POISSON_FROM * max(1.0, state["mean_y"]):
+            theta, ahead = float("inf"), {**ahead, "decrement": float("inf"), "deviance": float("inf")}
+        after["theta"] = theta
+    if model.parameters.firth:
+        try:
+            after["inverse"] = newton.inverse(total["hessian"], active)
+        except newton.Stuck:
+            raise NotConverged(rounds=state["round"]) from None
+    after[HUB] = {**hub, "newton": ahead}
+    settled = state["phase"] == "newton" and step.converged and np.isfinite(ahead["decrement"])
+    if not settled and state["round"] >= model.parameters.rounds:
+        raise NotConverged(rounds=model.parameters.rounds)
+    return after, bool(settled)
+
+
+def _system(
+    total: Total, model: Model, state: State, active: NDArray[np.bool_]
+) -> tuple[Vector, Vector, float, NDArray[np.bool_]]:
+    """Gradient, curvature, what must not rise, and who takes part: coefficients, and log θ after them."""
+    gradient, hessian, objective = total["gradient"], total["hessian"], float(total["deviance"])
+    first = state["phase"] == "start"
+    if model.parameters.firth and not first and objective < newton.UNDEFINED:
+        gradient = gradient + total["penalty"]
+        objective -= float(np.linalg.slogdet(hessian[np.ix_(active, active)])[1])
+    if model.parameters.family == "negative_binomial":
+        size = total["size"] if overdispersed(model, state) and not first else np.zeros(2)
+        slope, bend = float(size[0]), max(abs(float(size[1])), abs(float(size[0])) / 2)  # a step of 2 at most
+        gradient = np.append(gradient, slope)
+        hessian = np.pad(hessian, ((0, 1), (0, 1)))
+        hessian[-1, -1] = bend
+        active = np.append(active, bend > 0)
+        if objective < newton.UNDEFINED:
+            objective = -2 * float(total["log_likelihood"])
+    return gradient, hessian, float("inf") if first else objective, active
+
+
+def _from_the_mean(ahead: dict[str, Any], total: Total, model: Model, state: State) -> dict[str, Any]:
+    """The first step as one from the model of the mean alone, so that half of it is half way there; and a first θ."""
+    p = len(model.design.columns)
+    begin = np.zeros(len(ahead["beta"]))
+    if model.design.intercept:
+        begin[0] = float(model.family().link(np.array(state["mean_y"])))
+    after = {**ahead, "beta": ahead["beta"].copy()}
+    if model.parameters.family == "negative_binomial":
+        mean = state["mean_y"]
+        variance = float(total["size"][0]) / state[HUB]["sum_w"]
+        theta = mean**2 / max(variance - mean, 1e-3 * mean)
+        begin[p] = after["beta"][p] = np.log(np.clip(theta, 0.02, 1e3))
+    return {**after, "from": begin, "step": after["beta"] - begin}
+
+
+def _firth_helps(model: Model) -> bool:
+    return model.parameters.family == "binomial" and model.family().link_name == "logit"
+
+
+def _named(model: Model, chosen: NDArray[np.bool_]) -> list[str]:
+    names = [name for name, picked in zip(model.design.names, chosen) if picked]
+    return [name for name in names if name != "Intercept"] or names
