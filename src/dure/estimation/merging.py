@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -69,3 +70,18 @@ def _smallest_together(cells: NDArray[Any], minimum: int) -> list[list[int]]:
         groups[one] = sorted(groups[one] + groups[other])
         del groups[other]
     return groups
+
+
+def fewer_levels(question: Question, column: str, most: int, levels: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """The parameter `levels` with neighbouring levels of `column` merged until at most `most` are left, or None where
+    that leaves fewer than two."""
+    now = question.column(column).levels
+    if column == "site" or most < 2 or len(now) <= most:
+        return None
+    edges = np.linspace(0, len(now), most + 1).round().astype(int)
+    said = dict(levels or {})
+    how = said.get(column)
+    if how is not None and not isinstance(how, Mapping) and all(isinstance(item, int | float) for item in how):
+        return {**said, column: [how[place - 1] for place in edges[1:-1]]}
+    parts = [now[low:high] for low, high in pairwise(edges)]
+    return {**said, column: {" or ".join(part): [old for level in part for old in _old(level, how)] for part in parts}}
