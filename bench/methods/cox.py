@@ -18,7 +18,7 @@ Frames = dict[str, pl.DataFrame]
 
 
 def frames(rows: int, covariates: int, hospitals: int) -> Frames:
-    """Follow-up in days up to five years, about one in four with the event, the baseline hazard different by hospital."""
+    """Follow-up in days up to five years, two in five with the event, baseline hazards different by hospital."""
     random = np.random.default_rng(4)
     beta = np.linspace(-0.3, 0.3, covariates)
     found = {}

@@ -23,6 +23,8 @@ Places = NDArray[np.int64]
 
 CHUNK = 65_536
 """Rows of one cross-product: bounded memory, however many leave in one interval."""
+LARGEST = 1e140
+"""The square of a sum of relative hazards stands in the information; beyond this it is no number."""
 NEARLY = 1e-12
 """A time this close above a grid point is that point: 0.1 · 3 is 0.3."""
 
@@ -80,8 +82,7 @@ def relative_hazards(rows: IntervalRows, beta: Vector) -> Vector | None:
     with np.errstate(over="ignore"):
         eta = beta @ rows.x if rows.offset is None else beta @ rows.x + rows.offset
         relative = np.exp(eta) * rows.weights
-    # The square of a sum of these stands in the information; beyond this it is no number.
-    return relative if np.isfinite(relative).all() and relative.sum() < 1e140 else None
+    return relative if np.isfinite(relative).all() and relative.sum() < LARGEST else None
 
 
 def risk_sums(rows: IntervalRows, relative: Vector) -> PowerSums:

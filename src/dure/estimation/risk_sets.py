@@ -24,6 +24,8 @@ Places = NDArray[np.int64]
 BLOCK = 4096
 """Rows per block: a block of 20 columns stays in a core's own cache."""
 BLAS = ThreadpoolController()
+SMALLEST = 1e-140
+"""A relative hazard below this, beside 1, has a square that is no number any more."""
 OVERFLOWN = 1e300
 """Stands for an infinite deviance: a step so far that it has to be halved."""
 
@@ -169,7 +171,7 @@ def at_risk(sets: RiskSets, beta: Vector, ties: Ties) -> AtRisk | None:
         starts = np.concatenate(([0], np.cumsum(sets.events[shared])[:-1]))
         e1 = np.add.reduceat(sets.x[:, rows] * relative[rows], starts, axis=1)
     s0 = np.maximum(s0, e0)  # who has the event is at risk, whatever rounding says
-    if not (e0 > 0).all():
+    if not (e0 > SMALLEST).all():
         return None
     return AtRisk(eta, relative, s1, e1, shared, steps(s0, e0, sets.events, sets.mean_weight, ties))
 

@@ -33,7 +33,7 @@ def moved_up(value: float) -> float:
 
 def moved_entry(value: float, end: float) -> float:
     """Moved up, but never past the beginning of the interval in which the row ends."""
-    return 0.0 if value <= 0 else min(moved_up(value), max((point for point in (0.0, *GRID) if point < end)))
+    return 0.0 if value <= 0 else min(moved_up(value), max(point for point in (0.0, *GRID) if point < end))
 
 
 grid_time = np.array([moved_up(value) for value in time])

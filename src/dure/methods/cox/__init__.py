@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from dure.errors import NobodyLeft, NotConverged, NothingVaries, OneClass, Refused, Separation
+from dure.errors import NobodyLeft, NotACount, NotConverged, NothingVaries, OneClass, Refused, Separation
 from dure.estimation import newton, people
 from dure.estimation.remedy import merged_design
 from dure.estimation.risk_sets import (
@@ -36,6 +36,9 @@ from dure.study.method import HUB, Example, Kept, Law, Question, State
 from dure.study.result import Result
 from dure.study.rows import Column, Rows
 from dure.study.summary import ArraySpec, Declaration, Kind, Summary, Total
+
+RUNS_AWAY = 3
+"""Steps that led to relative hazards beyond any number: once may be a far outlier, always is a monotone likelihood."""
 
 
 class Cox:
@@ -248,7 +251,11 @@ def _step(total: Total, question: Question, model: Model, state: State) -> State
     first = state["phase"] == "start"
     if first:
         if sums.log_likelihood <= -OVERFLOWN / 2:
-            raise NotConverged(rounds=state["round"])
+            problem = Words(
+                "Its values lie so far apart that some relative hazards are no numbers",
+                "값이 서로 너무 멀리 떨어져 상대위험을 수로 나타낼 수 없습니다",
+            )
+            raise NotACount(column=p.offset or p.weights or p.time, role="offset or weights", problem=problem)
         aliased = newton.aliased_columns(sums.hessian, np.asarray(state["centre"]), weight * hub["events"])
         if found is not None:
             aliased |= on_grid.says_nothing(found, sums.hessian)
@@ -257,12 +264,20 @@ def _step(total: Total, question: Question, model: Model, state: State) -> State
         score = float(sums.gradient @ newton.inverse(sums.hessian, ~aliased) @ sums.gradient)
         hub = {**hub, "active": ~aliased, "null": sums.log_likelihood, "score": score}
     active = np.asarray(hub["active"], dtype=bool)
+    before = hub["newton"]
+    if sums.log_likelihood <= -OVERFLOWN / 2 and before["halved"] == 0:
+        hub = {**hub, "overflown": hub.get("overflown", 0) + 1}
+        if hub["overflown"] == RUNS_AWAY:
+            grown = np.asarray(before["variance"]) > 10 * np.asarray(hub["variance"])
+            raise Separation(terms=", ".join(_named(model, grown & active) or _named(model, active)))
     try:
-        step = newton.advance(hub["newton"], sums.gradient, sums.hessian, -2 * sums.log_likelihood, active, weight)
+        step = newton.advance(before, sums.gradient, sums.hessian, -2 * sums.log_likelihood, active, weight)
     except newton.Stuck:
         raise Separation(terms=", ".join(_named(model, active))) from None
     if step.separating.any():
         raise Separation(terms=", ".join(_named(model, step.separating)))
+    if first:
+        hub = {**hub, "variance": step.state["variance"]}
     hub = {**hub, "newton": step.state, "information": sums.hessian, "log_likelihood": sums.log_likelihood}
     after = {**state, "beta": step.state["beta"], HUB: hub}
     settled = step.state["halved"] == 0 and step.state["decrement"] <= p.tolerance**2

@@ -64,6 +64,7 @@ class Model:
 def model_of(question: Question) -> Model:
     """Raises FormulaError, UnknownColumn, InvalidParameter."""
     p: Parameters = question.parameters
+    _fits_together(p)
     parsed = parse(p.formula, question.columns, question.hospitals)
     if parsed.outcome is not None:
         raise FormulaError(
@@ -88,6 +89,38 @@ def model_of(question: Question) -> Model:
             question.column(name)
     strata = () if p.by_hospital else tuple(_declared(question, name) for name in p.strata_columns)
     return Model(p, whole, strata)
+
+
+def _fits_together(p: Parameters) -> None:
+    """Raises InvalidParameter."""
+
+    def refuse(parameter: str, en: str, ko: str) -> InvalidParameter:
+        return InvalidParameter(method="cox", parameter=parameter, problem=Words(en, ko))
+
+    if not p.by_hospital and p.grid is None:
+        raise refuse(
+            "grid",
+            "Strata without 'site' compare people across hospitals, which needs a grid of time intervals",
+            "strata에 'site'가 없으면 병원을 넘어 비교하므로 시간 구간의 격자(grid)가 필요합니다",
+        )
+    if p.by_hospital and p.grid is not None:
+        raise refuse(
+            "grid",
+            "With strata 'site' people are compared at their exact times and no grid is used: leave it out",
+            "strata가 'site'이면 정확한 시간으로 비교하므로 grid를 쓰지 않습니다. 빼십시오",
+        )
+    if p.by_hospital and p.schoenfeld in ("km", "rank"):
+        raise refuse(
+            "schoenfeld",
+            "km and rank need the times of all hospitals: use identity or log, or a grid and strata without 'site'",
+            "km과 rank에는 모든 병원의 시간이 필요합니다. identity나 log를 쓰거나 'site' 없이 grid를 주십시오",
+        )
+    try:
+        p.points()
+    except ValueError:
+        raise refuse(
+            "grid", "Its points have to be positive and increasing", "양수이며 커지는 순서여야 합니다"
+        ) from None
 
 
 def _declared(question: Question, name: str) -> tuple[str, ...]:

@@ -227,4 +227,4 @@ def merged_grid(model: Model, arrays: Summary, minimum: int) -> list[float] | No
     if any((counts[:, run].sum(axis=1) < minimum).any() for run in runs):
         return None
     points = model.parameters.points()
-    return [float(points[run.stop - 1]) for run in runs]
+    return [float(f"{points[run.stop - 1]:.13g}") for run in runs]  # far closer than a time can be to a point

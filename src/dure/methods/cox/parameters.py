@@ -6,7 +6,6 @@ from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import model_validator
 
 from dure.estimation.parameters import (
     Asked,
@@ -72,20 +71,6 @@ class Parameters(Asked):
     tolerance: Tolerance = 1e-9
     level: Level = 0.95
     rounds: Rounds = 50
-
-    @model_validator(mode="after")
-    def _fits_together(self) -> Parameters:
-        if not self.by_hospital and self.grid is None:
-            raise ValueError(
-                "strata without 'site' compares people across hospitals, which needs a `grid` of time intervals"
-            )
-        if self.by_hospital and self.grid is not None:
-            raise ValueError("people are compared within hospitals at their exact times: leave `grid` out")
-        if self.by_hospital and self.schoenfeld in ("km", "rank"):
-            raise ValueError("km and rank need times of all hospitals: use identity or log, or a `grid` without 'site'")
-        if self.grid is not None:
-            grid_points(self.grid)
-        return self
 
     @property
     def strata_columns(self) -> tuple[str, ...]:
