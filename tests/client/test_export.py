@@ -86,7 +86,7 @@ def test_figures_hold_only_what_was_released(name: str) -> None:
                         for value in frame[column].to_list() if isinstance(value, int | float)}  # fmt: skip
             values = [row for rows in spec["datasets"].values() for row in rows] if "datasets" in spec else []
             values += _inline(spec)
-            guides = set(drawn.rule)
+            guides = {*drawn.rule, *(drawn.start or ())}
             for row in values:
                 for key in ("x", "y", "low", "high"):
                     value = row.get(key)

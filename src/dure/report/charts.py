@@ -13,7 +13,7 @@ import altair as alt
 from markupsafe import Markup
 
 from dure.language import Language, Words
-from dure.report.drawing import ACCENT, INK, LINE, MUTED, marks, svg
+from dure.report.drawing import ACCENT, INK, LINE, MUTED, ems, marks, svg
 from dure.report.tables import Naming
 from dure.report.term_labels import name_words, term_words
 from dure.study.result import Figure, Result, Table
@@ -31,7 +31,8 @@ def drawable(result: Result) -> dict[str, Figure]:
     return {
         name: figure
         for name, figure in result.figures.items()
-        if figure.table in result.tables and _rows(figure, result.tables[figure.table], "en", Naming())
+        if figure.table in result.tables
+        and len(_rows(figure, result.tables[figure.table], "en", Naming())) > (figure.drawn == "bars")
     }
 
 
@@ -89,6 +90,9 @@ def _chart(figure: Figure, table: Table, language: Language, naming: Naming) -> 
     rows = _rows(figure, table, language, naming)
     across = figure.drawn in ("forest", "dots")
     rows = rows[:MOST_ROWS] if across else rows
+    if figure.start is not None:
+        begin = {"x": figure.start[0], "y": figure.start[1], "low": figure.start[1], "high": figure.start[1]}
+        rows = [{**begin, "group": group} for group in dict.fromkeys(row["group"] for row in rows)] + rows
     axis: dict[str, Any] = {
         "labelColor": MUTED, "titleColor": MUTED, "titleFontWeight": "normal", "titleFontSize": 12,
         "labelFontSize": 11, "gridColor": LINE, "domain": False, "ticks": False, "labelPadding": 6,
@@ -104,12 +108,15 @@ def _chart(figure: Figure, table: Table, language: Language, naming: Naming) -> 
     titles = {"x": figure.x_title.say(language), "y": figure.y_title.say(language)}
     x_kind = value if across else (nominal if figure.drawn == "bars" else {**number, "scale": alt.Scale(nice=True)})
     y_kind = nominal if across else value
+    if figure.drawn == "bars":
+        axis["labelAngle"] = 0 if sum(ems(row["x"]) + 1 for row in rows) * 11 < WIDTH * max(1, len(groups)) else -35
     x = alt.X("x", axis=alt.Axis(title=titles["x"], grid=across or figure.drawn == "points", **axis), **x_kind)
     y = alt.Y("y", axis=alt.Axis(title=None if across else titles["y"], **axis), **y_kind)
     layers = [*_guides(figure, rows, across)]
     data = marks(rows)
     ends = marks([row for row in rows if row["low"] is not None and row["high"] is not None])
-    offset = {"yOffset" if across else "xOffset": alt.Offset("group:N", sort=None)} if len(groups) > 1 else {}
+    beside = alt.YOffset("group:N", sort=None) if across else alt.XOffset("group:N", sort=None)
+    offset = {"yOffset" if across else "xOffset": beside} if len(groups) > 1 else {}
     if figure.drawn in ("steps", "lines"):
         how = "step-after" if figure.drawn == "steps" else "linear"
         if figure.low:
@@ -136,7 +143,8 @@ def _chart(figure: Figure, table: Table, language: Language, naming: Naming) -> 
         layers.append(dots.encode(x=x, y=y, color=colour, **more, **(offset if figure.drawn == "forest" else {})))
     lanes = len(dict.fromkeys(row["y"] for row in rows)) * (22 if len(groups) < 2 or figure.drawn == "dots" else 34)
     title = alt.TitleParams(figure.title.say(language), color=INK, fontSize=13, fontWeight=600, anchor="start")
-    return alt.layer(*layers).properties(width=WIDTH, height=max(60, lanes) if across else HEIGHT, title=title)
+    width = WIDTH if figure.drawn != "bars" else min(WIDTH, 40 + 90 * len(rows))
+    return alt.layer(*layers).properties(width=width, height=max(60, lanes) if across else HEIGHT, title=title)
 
 
 def _grouped(groups: list[str]) -> tuple[Any, Any]:

@@ -56,7 +56,7 @@ def _shown(section: Section, naming: Naming) -> dict[str, Any]:
     result = section.result
     return {
         "section": section,
-        "grids": [_grid(name, table, naming) for name, table in result.tables.items()] if result else [],
+        "grids": [_grid(name, table, naming, section) for name, table in result.tables.items()] if result else [],
         "figures": _figures(section, naming),
         "facts": _facts(result, naming) if result else [],
         "suppressed": any(table.withheld for table in result.tables.values()) if result else False,
@@ -64,10 +64,10 @@ def _shown(section: Section, naming: Naming) -> dict[str, Any]:
     }
 
 
-def _grid(name: str, table: Table, naming: Naming) -> Grid:
+def _grid(name: str, table: Table, naming: Naming, section: Section) -> Grid:
     caption = naming.heading(name)
     if name == "table_one":
-        return table_one(table, caption, naming)
+        return table_one(table, caption, naming, section.parameters.get("by", ""))
     if {"term", "estimate", "std_error"} == set(table.frame.columns) & {"term", "estimate", "std_error"}:
         plain = {"term", "estimate", "std_error", "statistic", "p_value", "ci_low", "ci_high"}
         if set(table.frame.columns) == plain:

@@ -47,6 +47,7 @@ class Figure:
     - `drawn`: `steps` (a survival curve), `lines`, `points` (calibration), `bars`, `forest` (estimates with
       intervals, one row per `y`), `dots` (one row per `y`, several `group`s: a balance plot).
     - `low`, `high`: columns of an interval around the value; `group`: one colour per level.
+    - `start`: where every line begins, before the table's first row: a survival curve at (0, 1).
     - `log`: the value axis is logarithmic; `rule`: values at which a thin line stands; `diagonal`: y = x is drawn.
     """
 
@@ -60,6 +61,7 @@ class Figure:
     low: str = ""
     high: str = ""
     group: str = ""
+    start: tuple[float, float] | None = None
     log: bool = False
     rule: tuple[float, ...] = ()
     diagonal: bool = False
@@ -150,7 +152,8 @@ def _figure(figure: Figure) -> dict[str, Any]:
 
 def _read_figure(raw: dict[str, Any]) -> Figure:
     words = {name: Words(*raw[name]) for name in ("title", "x_title", "y_title")}
-    return Figure(**{**raw, **words, "rule": tuple(raw["rule"])})
+    start = tuple(raw["start"]) if raw["start"] else None
+    return Figure(**{**raw, **words, "rule": tuple(raw["rule"]), "start": start})
 
 
 def _table(table: Table) -> dict[str, Any]:

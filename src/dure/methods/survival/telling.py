@@ -116,7 +116,7 @@ def figures(p: Parameters) -> dict[str, Figure]:
     found = {
         "curve": Figure(
             "steps", "curve", "time", "survival", Words("Survival", "생존곡선"), time, Words("Survival", "생존율"),
-            low="ci_low", high="ci_high", group="group",
+            low="ci_low", high="ci_high", group="group", start=(0.0, 1.0),
         ),
     }  # fmt: skip
     if p.group:
