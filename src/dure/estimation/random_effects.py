@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 Vector = NDArray[np.float64]
 Tau = Literal["REML", "DL", "PM"]
@@ -147,7 +147,7 @@ def _open(state: dict[str, Any], hospitals: int, how: Tau, level: float, profile
     scale = hospitals / zero.weight
     state["searches"] = {"tau2": _search(begin, freedom, scale, done=how == "DL" or not freedom)}
     if profile and freedom:
-        tails = stats.chi2(freedom).ppf([0.5 + level / 2, 0.5 - level / 2])
+        tails = special.chdtri(freedom, [0.5 - level / 2, 0.5 + level / 2])
         for name, target in zip(("low", "high"), tails):
             state["searches"][name] = _search(begin, float(target), scale)
 
@@ -189,16 +189,17 @@ def conclude(state: dict[str, Any], hospitals: int, interval: Interval, level: f
     """
     zero, final = summed(state["zero"]), summed(state["final"])
     tau2, freedom = float(state["searches"]["tau2"]["at"]), hospitals - 1
-    normal = stats.norm()
-    fixed = _effect(state["centre"] + zero.mean, math.sqrt(1 / zero.weight), normal, level)
+    fixed = _effect(state["centre"] + zero.mean, math.sqrt(1 / zero.weight), None, level)
     estimate, error = state["centre"] + final.mean, math.sqrt(1 / final.weight)
     if interval != "normal" and freedom:
         factor = math.sqrt(final.q / freedom)
         error *= max(1.0, factor) if interval == "hksj_adhoc" else factor
-    law = stats.t(freedom) if interval != "normal" and freedom else normal
+    degrees = freedom if interval != "normal" and freedom else None
     ahead = freedom if interval != "normal" else hospitals - 2
-    spread = stats.t(ahead).ppf(0.5 + level / 2) * math.sqrt(tau2 + error**2) if freedom > 0 and ahead > 0 else math.nan
-    random = _effect(estimate, error, law, level, (estimate - spread, estimate + spread))
+    spread = math.nan
+    if freedom > 0 and ahead > 0:
+        spread = float(special.stdtrit(ahead, 0.5 + level / 2)) * math.sqrt(tau2 + error**2)
+    random = _effect(estimate, error, degrees, level, (estimate - spread, estimate + spread))
     typical = freedom * zero.weight / (zero.weight**2 - zero.squares) if freedom else math.nan
     ends = [float(state["searches"][name]["at"]) if name in state["searches"] else math.nan for name in ("low", "high")]
     return Combined(
@@ -206,7 +207,7 @@ def conclude(state: dict[str, Any], hospitals: int, interval: Interval, level: f
         fixed,
         random,
         q=zero.q if freedom else math.nan,
-        q_p_value=float(stats.chi2(freedom).sf(zero.q)) if freedom else math.nan,
+        q_p_value=float(special.chdtrc(freedom, zero.q)) if freedom else math.nan,
         i2=100 * tau2 / (tau2 + typical) if freedom else math.nan,
         h2=1 + tau2 / typical if freedom else math.nan,
         tau2=tau2 if freedom else math.nan,
@@ -232,12 +233,21 @@ def combine(
 
 
 def _effect(
-    estimate: float, error: float, law: Any, level: float, prediction: tuple[float, float] = (math.nan, math.nan)
+    estimate: float,
+    error: float,
+    degrees: int | None,
+    level: float,
+    prediction: tuple[float, float] = (math.nan, math.nan),
 ) -> Effect:
-    width = float(law.ppf(0.5 + level / 2)) * error
-    statistic = estimate / error if error > 0 else math.nan
-    p = float(2 * law.sf(abs(statistic))) if error > 0 else math.nan
-    return Effect(estimate, error, statistic, p, (estimate - width, estimate + width), prediction)
+    """With a normal interval, or Student's t of so many `degrees`."""
+    at = 0.5 + level / 2
+    width = float(special.ndtri(at) if degrees is None else special.stdtrit(degrees, at)) * error
+    if error <= 0:
+        return Effect(estimate, error, math.nan, math.nan, (estimate, estimate), prediction)
+    statistic = estimate / error
+    away = -abs(statistic)
+    p_value = float(2 * (special.ndtr(away) if degrees is None else special.stdtr(degrees, away)))
+    return Effect(estimate, error, statistic, p_value, (estimate - width, estimate + width), prediction)
 
 
 def recentred(sums: Vector, centre: float) -> Vector:

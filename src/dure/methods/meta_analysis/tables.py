@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 from dure.errors import NoEstimate, NotConverged
 from dure.estimation import random_effects
@@ -193,10 +193,10 @@ def _mantel_haenszel(p: Parameters, sums: Vector) -> Effect:
     else:
         variance = first / (2 * r**2) + second / (2 * r * s) + third / (2 * s**2)
     estimate, error = math.log(r / s), math.sqrt(variance)
-    width = float(stats.norm.ppf(0.5 + p.level / 2)) * error
+    width = float(special.ndtri(0.5 + p.level / 2)) * error
     statistic = estimate / error
     return Effect(
-        estimate, error, statistic, float(2 * stats.norm.sf(abs(statistic))), (estimate - width, estimate + width)
+        estimate, error, statistic, float(2 * special.ndtr(-abs(statistic))), (estimate - width, estimate + width)
     )
 
 
@@ -215,7 +215,7 @@ def _estimates(
     tau2 = 0.0 if math.isnan(combined.tau2) else combined.tau2
     fixed = np.where(usable, 1 / np.where(usable, variance, 1.0), 0.0)
     random = np.where(usable, 1 / np.where(usable, variance + tau2, 1.0), 0.0)
-    width = stats.norm.ppf(0.5 + p.level / 2)
+    width = special.ndtri(0.5 + p.level / 2)
     rows: list[dict[str, Any]] = []
     withheld: dict[tuple[int, str], str] = {}
     for place in shown:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 from scipy.special import expit
 
 from dure.estimation import random_effects
@@ -44,7 +44,7 @@ def summary(answer: Answer, tables: Mapping[str, Table]) -> Table:
                 part = own.select(measure, error_name).drop_nulls().to_numpy()
                 _random(rows, score, measure, part[:, 0], part[:, 1] ** 2, level)
             part = own.select("observed_expected", "oe_low").drop_nulls().to_numpy()
-            error_of_log = np.log(part[:, 0] / part[:, 1]) / stats.norm.ppf(0.5 + level / 2)
+            error_of_log = np.log(part[:, 0] / part[:, 1]) / special.ndtri(0.5 + level / 2)
             usable = error_of_log > 0
             _random(rows, score, "observed_expected", np.log(part[usable, 0]), error_of_log[usable] ** 2, level)
     return rows.table(derived=("hospitals", *names))

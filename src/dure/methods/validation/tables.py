@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 from dure.estimation.grids import merge_until
 from dure.language import Words
@@ -86,7 +86,7 @@ def slope_needs(question: Question) -> int:
 
 def interval(estimate: float, error: float, level: float, logit: bool = False) -> dict[str, float]:
     """A normal interval; of an AUROC on its logit, which stays between 0 and 1 (Qin & Hotilovac 2008)."""
-    width = float(stats.norm.ppf(0.5 + level / 2))
+    width = float(special.ndtri(0.5 + level / 2))
     if not np.isfinite(error) or error <= 0 or (logit and not 0 < estimate < 1):
         return dict.fromkeys(INTERVAL, float("nan"))
     if not logit:
@@ -153,7 +153,7 @@ def _ratio(answer: Answer, n: float, events: float, predicted: float) -> dict[st
     if not events or not n or not predicted:
         return {}
     ratio = events / n / predicted
-    away = float(stats.norm.ppf(0.5 + answer.p.level / 2)) * np.sqrt(max(0.0, 1 - events / n) / events)
+    away = float(special.ndtri(0.5 + answer.p.level / 2)) * np.sqrt(max(0.0, 1 - events / n) / events)
     return {"observed_expected": ratio, "oe_low": ratio * np.exp(-away), "oe_high": ratio * np.exp(away)}
 
 
@@ -253,7 +253,7 @@ def comparison(answer: Answer) -> Table:
                 continue
             value = float(total["difference"][here, place])
             found = interval(value, float(np.sqrt(max(0.0, total["difference_variance"][here, place]))), p.level)
-            p_value = float(2 * stats.norm.sf(abs(value / found["std_error"])))
+            p_value = float(2 * special.ndtr(-abs(value / found["std_error"])))
             rows.add(**said, difference=value, p_value=p_value, **found)
     return rows.table(derived=("ci_low", "ci_high", "p_value"))
 
@@ -292,7 +292,7 @@ def thresholds(answer: Answer) -> Table:
             positive, negative = (cases[at:].sum(), others[at:].sum()), (others[:at].sum(), cases[:at].sum())
             counts = dict(zip(CUT, map(int, (*positive, *negative))))
             wholes = dict(zip(WHOLES, map(int, (cases.sum(), others.sum(), sum(positive), sum(negative)))))
-            small = minimum and (min(counts.values()) < minimum or 0 < since < minimum)
+            small = minimum and (min(counts.values()) < minimum or since < minimum)
             hidden = dict.fromkeys((*CUT, *WHOLES), f"<{minimum}") if small else {}
             rows.add(hidden, score=name, threshold=threshold, **counts, **wholes)
             since = since if small else 0.0
