@@ -1,7 +1,7 @@
 """Regression for linear, binary, count, positive and overdispersed outcomes: the pooled fit, from sums over hospitals.
 
-Rounds: one of counts and means, one that starts from the data's own means, then Newton or Fisher-scoring steps on
-centred columns (5 to 8 with a canonical link), and one more for robust, clustered or observed-information errors.
+Rounds: one of counts and means, one that starts from the data's own means, then Newton steps on centred columns (4 to
+7), and one more for robust errors and where the link is not canonical. Firth's penalty takes two rounds a step.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from dure.study.rows import Column, Rows
 from dure.study.summary import ArraySpec, Declaration, Kind, Summary, Total
 
 PATH = Path()
+ROBUST = ("HC0", "HC1", "cluster")
 
 
 class Regression:
@@ -55,6 +56,8 @@ class Regression:
         if state["phase"] == "counts":
             return self._first_round(model, array)
         behind = {"people": ("n", "cells", "pairs")}
+        if state["phase"] == "penalty":
+            return (array("penalty", (p,), "moment", **behind),)
         sums: Declaration = (
             array("gradient", (p,), "moment", **behind),
             array("hessian", (p, p), "moment", **behind),
@@ -68,12 +71,10 @@ class Regression:
         if state["phase"] == "start":
             names = tuple(column.name for column in model.design.spreads())
             return (*sums, array("powers", (len(names), 4), "moment", people=("n",), sides=True, labels=names))
-        if model.parameters.firth:
-            sums = (*sums, array("penalty", (p,), "moment", **behind))
-        if state["phase"] == "last":
-            wanted = model.parameters.covariance
-            if wanted == "observed":
-                return (*sums, array("observed", (p, p), "moment", **behind))
+        if not model.canonical:
+            sums = (*sums, array("observed", (p, p), "moment", **behind))
+        wanted = model.parameters.covariance
+        if state["phase"] == "last" and wanted in ROBUST:
             if wanted == "cluster" and model.by_site:
                 sums = (*sums, array("clusters", (), "count"))
                 return (*sums, array("meat", (p, p), "moment", opens_hospitals=True, **behind))
@@ -128,14 +129,16 @@ class Regression:
         if last and model.parameters.covariance == "cluster":
             _, clusters = np.unique(model.clusters(rows)[keep], return_inverse=True)
         wanted = Wanted(
-            robust=last and model.parameters.covariance in ("HC0", "HC1", "cluster"),
-            observed=last and model.parameters.covariance == "observed",
+            robust=last and model.parameters.covariance in ROBUST,
+            observed=mean is None and not model.canonical,
             pearson=model.parameters.family == "gamma",
             theta=theta if mean is None and fitting.overdispersed(model, state) else None,
-            inverse=np.asarray(state["inverse"]) if model.parameters.firth and mean is None else None,
+            inverse=np.asarray(state["inverse"]) if state["phase"] == "penalty" else None,
             clusters=clusters,
         )
         sums = sums_at(model.family(theta), centred, state["beta"], mean_outcome=mean, wanted=wanted)
+        if sums.penalty is not None:
+            return {"penalty": sums.penalty}, {}
         found = self._sent(sums, model, data)
         if fitting.overdispersed(model, state) and mean is not None:
             found["size"] = np.zeros(len(data.x) + 2)
@@ -161,7 +164,7 @@ class Regression:
         }
         if model.parameters.family == "gamma":
             found["pearson"] = np.array(sums.pearson)
-        more = {"size": sums.size, "penalty": sums.penalty, "observed": sums.observed, "meat": sums.meat}
+        more = {"size": sums.size, "observed": sums.observed, "meat": sums.meat}
         return found | {name: values for name, values in more.items() if values is not None}
 
     def conclude(self, total: Total, question: Question, state: State) -> State | Result:
@@ -172,10 +175,12 @@ class Regression:
         if state["phase"] == "counts":
             return {**state, **fitting.centres(total, model)}
         if state["phase"] != "last":
+            if state["phase"] == "newton" and model.parameters.firth:
+                return fitting.ask_for_the_penalty(total, state)
             state, settled = fitting.advance(total, model, state)
             if not settled:
                 return state
-            if model.parameters.covariance != "model":
+            if model.parameters.firth or not model.one_round_less:
                 return {**state, "phase": "last"}
         return result(total, model, state)
 

@@ -122,7 +122,7 @@ def _covariance(
     if "size" in total.arrays:
         size_variance = 1 / float(total["size"][1])
     if wanted == "observed":
-        both, chosen = total["observed"], active
+        both, chosen = total["observed" if "observed" in total.arrays else "hessian"], active
         if "size" in total.arrays:
             both = np.pad(both, ((0, 1), (0, 1)))
             both[-1, :-1] = both[:-1, -1] = total["size"][2:]

@@ -15,10 +15,19 @@ from dure.study.method import HUB, State
 from dure.study.summary import Total
 
 Vector = NDArray[np.float64]
+Matrix = NDArray[np.float64]
 
 POISSON_FROM = 1e8
 """A size θ so many times the mean is no overdispersion: the negative binomial has become a Poisson model."""
-SEPARABLE = ("binomial", "poisson", "negative_binomial")
+SEPARABLE = {
+    ("binomial", "logit"),
+    ("binomial", "probit"),
+    ("binomial", "cloglog"),
+    ("poisson", "log"),
+    ("negative_binomial", "log"),
+}
+"""Families and links whose coefficients may run away; with others the means stop at a bound."""
+MOST_PAIRS = 12
 
 
 def overdispersed(model: Model, state: State) -> bool:
@@ -70,7 +79,7 @@ def advance(total: Total, model: Model, state: State) -> tuple[State, bool]:
         hub = {**hub, "active": ~aliased}
     active = np.asarray(hub["active"], dtype=bool)
     gradient, hessian, objective, chosen = _system(total, model, state, active)
-    separable = model.parameters.family in SEPARABLE and not model.parameters.firth
+    separable = (model.parameters.family, model.family().link_name) in SEPARABLE and not model.parameters.firth
     try:
         step = newton.advance(
             hub["newton"], gradient, hessian, objective, chosen, hub["sum_w"] / hub["n"], model.parameters.tolerance
@@ -93,13 +102,12 @@ def advance(total: Total, model: Model, state: State) -> tuple[State, bool]:
         if step.separating[p] or theta > POISSON_FROM * max(1.0, state["mean_y"]):
             theta, ahead = float("inf"), {**ahead, "decrement": float("inf"), "deviance": float("inf")}
         after["theta"] = theta
-    if model.parameters.firth:
-        try:
-            after["inverse"] = newton.inverse(total["hessian"], active)
-        except newton.Stuck:
-            raise NotConverged(rounds=state["round"]) from None
+    if model.parameters.firth and state["phase"] == "penalty":
+        hub = {**hub, "pairs": hub["pairs"][-MOST_PAIRS:]}
+        if ahead["halved"] == 0:
+            hub["at"], hub["slope"] = state["beta"], gradient
     after[HUB] = {**hub, "newton": ahead}
-    settled = state["phase"] == "newton" and step.converged and np.isfinite(ahead["decrement"])
+    settled = state["phase"] != "start" and step.converged and np.isfinite(ahead["decrement"])
     if not settled and state["round"] >= model.parameters.rounds:
         raise NotConverged(rounds=model.parameters.rounds)
     return after, bool(settled)
@@ -107,23 +115,69 @@ def advance(total: Total, model: Model, state: State) -> tuple[State, bool]:
 
 def _system(
     total: Total, model: Model, state: State, active: NDArray[np.bool_]
-) -> tuple[Vector, Vector, float, NDArray[np.bool_]]:
+) -> tuple[Vector, Matrix, float, NDArray[np.bool_]]:
     """Gradient, curvature, what must not rise, and who takes part: coefficients, and log θ after them."""
+    if state["phase"] == "penalty":
+        return _penalised(total, state, active)
     gradient, hessian, objective = total["gradient"], total["hessian"], float(total["deviance"])
     first = state["phase"] == "start"
-    if model.parameters.firth and not first and objective < newton.UNDEFINED:
-        gradient = gradient + total["penalty"]
-        objective -= float(np.linalg.slogdet(hessian[np.ix_(active, active)])[1])
+    if "observed" in total.arrays:
+        hessian = _definite(total["observed"], hessian, active)
     if model.parameters.family == "negative_binomial":
-        size = total["size"] if overdispersed(model, state) and not first else np.zeros(2)
+        size = total["size"] if overdispersed(model, state) and not first else np.zeros(len(gradient) + 2)
         slope, bend = float(size[0]), max(abs(float(size[1])), abs(float(size[0])) / 2)  # a step of 2 at most
-        gradient = np.append(gradient, slope)
-        hessian = np.pad(hessian, ((0, 1), (0, 1)))
-        hessian[-1, -1] = bend
+        gradient, block = np.append(gradient, slope), np.pad(hessian, ((0, 1), (0, 1)))
+        block[-1, -1] = bend
         active = np.append(active, bend > 0)
+        joint = block.copy()
+        joint[-1, :-1] = joint[:-1, -1] = size[2:]
+        hessian = _definite(joint, block, active)
         if objective < newton.UNDEFINED:
             objective = -2 * float(total["log_likelihood"])
     return gradient, hessian, float("inf") if first else objective, active
+
+
+def _definite(wanted: Matrix, instead: Matrix, active: NDArray[np.bool_]) -> Matrix:
+    """`wanted`, or `instead` where it has a direction of no curvature."""
+    try:
+        newton.inverse(wanted, active)
+    except newton.Stuck:
+        return instead
+    return wanted
+
+
+def ask_for_the_penalty(total: Total, state: State) -> State:
+    """Firth's gradient needs the inverse information at the same coefficients: the state of the round that sums it."""
+    hub = state[HUB]
+    held = {name: np.asarray(total[name]) for name in ("gradient", "hessian", "deviance")}
+    try:
+        inverse = newton.inverse(held["hessian"], np.asarray(hub["active"], dtype=bool))
+    except newton.Stuck:
+        raise NotConverged(rounds=state["round"]) from None
+    return {**state, "phase": "penalty", "inverse": inverse, HUB: {"pairs": [], **hub, "held": held}}
+
+
+def _penalised(
+    total: Total, state: State, active: NDArray[np.bool_]
+) -> tuple[Vector, Matrix, float, NDArray[np.bool_]]:
+    """Firth's system. The information leaves out how the penalty bends; the pairs of steps and changes of the gradient
+    so far bring it in (BFGS: Nocedal & Wright 2006, formula 6.17)."""
+    hub, held = state[HUB], state[HUB]["held"]
+    gradient = np.where(active, held["gradient"] + total["penalty"], 0.0)
+    objective = float(held["deviance"])
+    if objective < newton.UNDEFINED:
+        objective -= float(np.linalg.slogdet(held["hessian"][np.ix_(active, active)])[1])
+    if "at" in hub:
+        hub["pairs"].append([state["beta"] - hub["at"], hub["slope"] - gradient])
+    inverse = np.asarray(state["inverse"])
+    for step, change in hub["pairs"]:
+        along = float(step @ change)
+        if along > 1e-12 * float(np.linalg.norm(step) * np.linalg.norm(change)):
+            turn = np.eye(len(step)) - np.outer(step, change) / along
+            inverse = turn @ inverse @ turn.T + np.outer(step, step) / along
+    hessian = np.zeros_like(inverse)
+    hessian[np.ix_(active, active)] = np.linalg.inv(inverse[np.ix_(active, active)])
+    return gradient, hessian, objective, active
 
 
 def _from_the_mean(ahead: dict[str, Any], total: Total, model: Model, state: State) -> dict[str, Any]:

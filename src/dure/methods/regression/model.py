@@ -42,6 +42,16 @@ class Model:
         """Whether clusters are the hospitals, so that what a hospital's people add up to is shown."""
         return self.parameters.cluster == "site"
 
+    @property
+    def canonical(self) -> bool:
+        """Whether expected and observed information are one."""
+        return self.parameters.family != "negative_binomial" and self.family().canonical
+
+    @property
+    def one_round_less(self) -> bool:
+        """Whether errors come from the information of the last step: it changes by less than it can be told."""
+        return self.canonical and self.parameters.covariance in ("model", "observed")
+
     def family(self, theta: float = np.inf) -> Family:
         return family(self.parameters.family, self.parameters.link, theta)
 
