@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dure.language import Words
+from dure.report.headings import STATISTICS
 
 PHRASES: dict[str, Words] = {
     "report": Words("Study report", "연구 보고서"),
@@ -210,6 +211,9 @@ HEADINGS: dict[str, Words] = {
     "balance": Words("Balance", "균형"),
     "attrition": Words("Who remains", "대상자 선정"),
 }
+
+
+HEADINGS |= STATISTICS
 
 
 def phrase(name: str, **fields: object) -> Words:

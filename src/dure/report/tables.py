@@ -13,6 +13,7 @@ from markupsafe import Markup, escape
 
 from dure.language import Words
 from dure.report import numerals
+from dure.report.headings import VALUES
 from dure.report.phrases import HEADINGS, phrase
 from dure.report.term_labels import level_words, name_words, term_words
 from dure.study.result import Table
@@ -225,6 +226,8 @@ def _text(table: Table, row: int, column: str, value: Any, naming: Naming) -> Te
         return term_words(str(value), naming.labels)
     if column == "level" and "variable" in table.frame.columns:
         return level_words(str(table.frame[row, "variable"]), str(value), naming.labels)
+    if column in ("measure", "model", "sample", "set", "strategy") and str(value) in VALUES:
+        return VALUES[str(value)]
     return name_words(str(value), naming.labels) if str(value) in naming.labels else str(value)
 
 
