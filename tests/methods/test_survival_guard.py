@@ -327,3 +327,56 @@ def test_ugly_people_have_lifelines_curve(frames: dict[str, pl.DataFrame]) -> No
     found = simulate(frames, "survival", asked, rules="off")["curve"]
     fit = KaplanMeierFitter().fit(np.maximum(everyone["time"], 1.0), everyone["event"])
     np.testing.assert_allclose(found["survival"], fit.survival_function_at_times(found["time"]), rtol=1e-12)
+
+
+# ── competing events ──
+
+
+def competing(n: int = 500, seed: int = 4) -> pl.DataFrame:
+    frame, random = people(n, seed), np.random.default_rng(seed)
+    cause = np.where(frame["event"].to_numpy() == 1, random.choice(["relapse", "death"], n, p=[0.7, 0.3]), "none")
+    return frame.with_columns(cause=pl.Series(cause))
+
+
+def test_one_cause_is_what_survival_leaves_and_two_add_up_to_it() -> None:
+    one = ask(competing(), "off", causes=["1"], times=[12])["cumulative_incidence"]
+    plain = ask(competing(), "off", times=[12])["curve"]
+    np.testing.assert_allclose(1 - one["incidence"], plain["survival"], rtol=1e-12)
+    found = ask(competing(), "off", event="cause", causes=["relapse", "death"])["cumulative_incidence"]
+    both = found.group_by("time").agg(pl.col("incidence").sum()).sort("time")
+    np.testing.assert_allclose(1 - both["incidence"], plain["survival"], rtol=1e-12)
+
+
+@given(seed=st.integers(0, 99), n=st.integers(1, 60))
+@settings(max_examples=15, deadline=None, derandomize=True)
+def test_competing_events_do_not_depend_on_the_hospital(seed: int, n: int) -> None:
+    frame = competing(60, seed)[:n].with_columns(cause=pl.col("cause").cast(pl.Enum(["none", "relapse", "death"])))
+    frame = pl.concat([frame, competing(60, 1).with_columns(cause=pl.col("cause").cast(frame["cause"].dtype))])
+    asked = {**ASKED, "event": "cause", "causes": ["relapse", "death"], "group": "group", "weights": "weight"}
+    sites = {"one": frame[:1], "none": frame[:0], "rest": frame[1:]}
+    tables = [simulate(of, "survival", asked, rules="off")["cumulative_incidence"] for of in (sites, {"all": frame})]
+    for column in ("incidence", "std_error", "ci_low", "ci_high"):
+        one, other = (table[column].fill_null(-1).to_numpy() for table in tables)
+        np.testing.assert_allclose(one, other, rtol=1e-8, atol=1e-12)
+
+
+def test_a_cause_of_few_is_not_told_and_causes_have_to_be_levels() -> None:
+    frame = competing(300)
+    place = pl.int_range(300)
+    rare = frame.with_columns(
+        cause=pl.when((pl.col("cause") == "death") & (place > 30)).then(pl.lit("relapse")).otherwise(pl.col("cause"))
+    )
+    assert 0 < (rare["cause"] == "death").sum() < 10
+    found = ask(rare, event="cause", causes=["relapse", "death"], times=[12])
+    told = found["cumulative_incidence"]
+    assert told["events"].null_count() == told["incidence"].null_count() == told.height == 2
+    assert found["at_times"]["survival"].null_count() == 0  # less the relapses, it would have told the deaths
+    many = ask(frame, event="cause", causes=["relapse", "death"], times=[12])["cumulative_incidence"]
+    assert many["incidence"].null_count() == 0
+    assert many["events"].min() >= 10  # type: ignore[operator]
+    with pytest.raises(InvalidParameter, match="relapse"):
+        ask(rare, event="cause", causes=["recurrence"])
+    with pytest.raises(InvalidParameter):
+        ask(rare, event="cause", causes=["death"], entry="weight")
+    with pytest.raises(InvalidParameter):
+        ask(rare, event="cause", causes=["death", "death"])

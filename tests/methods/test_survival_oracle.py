@@ -155,6 +155,23 @@ def test_weighted_curves_with_robust_errors(frame: pl.DataFrame, r: Any, compare
     )
 
 
+@pytest.mark.parametrize(("name", "more"), [("causes", {}), ("weighted_causes", {"weights": "weight"})])
+def test_cumulative_incidence_of_competing_events(
+    frame: pl.DataFrame, r: Any, compared: Any, name: str, more: dict[str, Any]
+) -> None:
+    asked = {"event": "cause", "causes": ["relapse", "death"], "group": "group", "times": TIMES, **more}
+    found = ask(frame, **asked)["cumulative_incidence"].filter(pl.col("time").is_in(np.array(TIMES, dtype=float)))
+    wide = found.sort("group", "time", pl.col("cause") == "death")
+    for column, theirs in (("incidence", "incidence"), ("std_error", "error"), ("ci_low", "low"), ("ci_high", "high")):
+        compared(
+            method="survival",
+            oracle="R survival survfit, several states",
+            what=f"{column}, {name}",
+            ours=numbers(wide, column)[0].reshape(9, 2),
+            theirs=floats(r[name][theirs]),
+        )
+
+
 @pytest.mark.parametrize(
     ("name", "more"),
     [

@@ -50,7 +50,14 @@ jackknife <- sapply(levels(d$group), function(g) {
 rank_test <- function(f) list(chi2 = f$chisq, expected = if (is.matrix(f$exp)) rowSums(f$exp) else f$exp,
                               observed = if (is.matrix(f$obs)) rowSums(f$obs) else f$obs)
 robust <- whole("log-log", d$weight, TRUE)
+states <- function(weights, robust) {
+  d$cause <- factor(d$cause, c("censored", "relapse", "death")); d$w <- weights; d$row <- seq_len(nrow(d))
+  s <- summary(survfit(Surv(time, cause) ~ group, data = d, weights = w, id = row, conf.type = "log-log"), times = times)
+  keep <- function(m) m[, 2:3]
+  list(incidence = keep(s$pstate), error = keep(s$std.err), low = keep(s$lower), high = keep(s$upper))
+}
 answer(list(
+  causes = states(rep(1, nrow(d)), TRUE), weighted_causes = states(d$weight, TRUE),
   curves = curves, times = shown(grouped), entered = shown(entered), weighted = shown(weighted),
   weighted_mean = means(weighted), entered_mean = means(entered), quantiles = quantiles, rmst = rmst, against = against,
   robust = robust, robust_mean = unname(jackknife),

@@ -25,4 +25,6 @@ frame = pl.DataFrame(
         "weight": np.round(random.gamma(4, 0.25, n) + 0.05, 4),
     }
 )
+cause = np.where(frame["event"].to_numpy() == 1, random.choice([1, 1, 2], n), 0)
+frame = frame.with_columns(cause=pl.Series(np.array(["censored", "relapse", "death"])[cause]))
 frame.write_csv(Path("data/survival.csv"))

@@ -22,7 +22,7 @@ from dure.errors import InvalidParameter, NobodyLeft, NotACount, Refused
 from dure.estimation.grids import entry_places, leaving_places
 from dure.estimation.merging import merged_levels
 from dure.language import Words
-from dure.methods.survival import tables, telling
+from dure.methods.survival import competing, tables, telling
 from dure.methods.survival.comparison import compare
 from dure.methods.survival.curves import Leaving, curve, restricted_mean
 from dure.methods.survival.parameters import Parameters
@@ -59,7 +59,10 @@ class Survival(DerivesNothing):
             raise InvalidParameter(method=self.name, parameter="grid", problem=problem)
         opens = "site" in (p.group, *p.by_strata)
         compared = tuple(f"{p.group}={level}" for level in groups) if p.group else ("people",)
+        _causes(question)
         cells = {name: (strata, len(groups), points + (name != "events")) for name in _kinds(p)}
+        if p.causes:
+            cells["causes"] = (len(groups), len(p.causes), points)
         found = [
             # Who is compared has to be many: a statistic of a group of one is that person's time.
             ArraySpec("people", (len(groups),), "count", on_small="refuse", opens_hospitals=opens, labels=compared)
@@ -79,7 +82,8 @@ class Survival(DerivesNothing):
     def summarise(self, rows: Rows, question: Question, state: State, kept: Kept) -> tuple[Summary, Kept]:
         p: Parameters = question.parameters
         points = p.points()
-        numbers = {name: rows.numbers(name) for name in (p.time, p.event, p.entry, p.weights) if name is not None}
+        numbers = {name: rows.numbers(name) for name in (p.time, p.entry, p.weights) if name is not None}
+        numbers[p.event] = _event(rows, question)
         group, stratum = _codes(rows, question, p.group), _strata(rows, question)
         keep = (group >= 0) & (stratum >= 0)
         for read in numbers.values():
@@ -93,14 +97,18 @@ class Survival(DerivesNothing):
         time, event = numbers[p.time], numbers[p.event]
         _refuse((time < 0).any(), p.time, "time", "negative times", "음수인 시간")
         unknown = (event != 0) & (event != 1)
-        _refuse(unknown.any(), p.event, "event", "values other than 0 and 1", "0과 1이 아닌 값")
+        if not p.causes:
+            _refuse(unknown.any(), p.event, "event", "values other than 0 and 1", "0과 1이 아닌 값")
         groups = len(_levels(question, p.group))
         strata = int(np.prod([len(_levels(question, name)) for name in p.by_strata], dtype=np.int64))
         place = leaving_places(points, time)
         beyond = len(points)
-        happened = (event == 1) & (place < beyond)
+        happened = (event > 0) & (place < beyond)
         cell = (stratum * groups + group) * (beyond + 1)
         at = {"events": (cell + place, happened), "censored": (cell + place, ~happened)}
+        if p.causes:
+            cause = np.maximum(event - 1, 0).astype(np.int64)
+            at["causes"] = ((group * len(p.causes) + cause) * beyond + place, happened)
         if p.entry:
             entry = numbers[p.entry]
             _refuse((entry >= time).any(), p.entry, "entry", "entries at or after the end", "끝과 같거나 늦은 진입")
@@ -112,8 +120,13 @@ class Survival(DerivesNothing):
                 if values is None and label != name:
                     continue
                 of = None if values is None else (values if label == "weights" else values * values)[chosen]
-                sums = np.bincount(flat[chosen], weights=of, minlength=strata * groups * (beyond + 1))
-                sums = sums.reshape(strata, groups, beyond + 1)[..., : beyond + (name != "events")]
+                if name == "causes":
+                    shape = (groups, len(p.causes), beyond)
+                else:
+                    shape = (strata, groups, beyond + 1)
+                sums = np.bincount(flat[chosen], weights=of, minlength=int(np.prod(shape))).reshape(shape)
+                if name == "events":
+                    sums = sums[..., :-1]
                 found[name if label == name else f"{label}.{name}"] = (
                     sums if values is not None else sums.astype(np.int64)
                 )
@@ -149,9 +162,18 @@ class Survival(DerivesNothing):
             found["quantiles"] = quantiles
         if p.times:
             found["at_times"] = tables.at_times(groups, p.times)
+        if p.causes:
+            counted, of_weights, of_squares = (
+                total[f"{power}causes"] for power in (("", "weights.", "squares.") if p.weights else ("", "", ""))
+            )
+            found["cumulative_incidence"] = competing.table(
+                groups, counted, of_weights, of_squares, squares or people, p, minimum
+            )
         found |= {"at_risk": tables.risk_table(groups, p.times), "rmst": tables.means(groups, means, tau, p)}
         facts: dict[str, Fact] = {"n": n, "events": int(events.sum())}
         notes = _notes(groups, means, people, heavy, minimum)
+        if p.causes:
+            notes += (telling.ANY_CAUSE,)
         if len(names) > 1:
             found["contrasts"] = tables.contrasts(groups, means, tau, p, minimum)
             if all(group.enough for group in groups):
@@ -196,6 +218,29 @@ class Survival(DerivesNothing):
 
 def _kinds(p: Parameters) -> tuple[str, ...]:
     return ("events", "censored", "entered") if p.entry else ("events", "censored")
+
+
+def _causes(question: Question) -> None:
+    """Raises InvalidParameter where `causes` are not levels of `event`."""
+    p: Parameters = question.parameters
+    levels = question.column(p.event).levels
+    unknown = [cause for cause in p.causes if cause not in levels]
+    if unknown:
+        problem = Words(
+            f"'{unknown[0]}' is not a level of '{p.event}'; there are: {', '.join(levels)}",
+            f"'{unknown[0]}'은(는) '{p.event}'의 수준이 아닙니다. 있는 수준: {', '.join(levels)}",
+        )
+        raise InvalidParameter(method="survival", parameter="causes", problem=problem)
+
+
+def _event(rows: Rows, question: Question) -> NDArray[np.float64]:
+    """(n,) 0 for censoring and 1, or the place of the cause among `causes`, for an event; NaN where missing."""
+    p: Parameters = question.parameters
+    if not p.causes:
+        return rows.numbers(p.event)
+    column = question.column(p.event)
+    place = [float(p.causes.index(level) + 1) if level in p.causes else 0.0 for level in column.levels]
+    return np.asarray([*place, np.nan])[rows.codes(p.event, column)]
 
 
 def _leaving(total: Total, prefix: str) -> Leaving:

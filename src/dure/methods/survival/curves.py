@@ -88,10 +88,17 @@ def curve(points: Values, people: Leaving, weighted: Leaving, squares: Leaving |
 
 
 def _influences(greenwood: Values, d: Values, all_die: Flags, left: Values) -> tuple[Values, Values]:
-    """(T,) what one unit of weight that leaves in an interval does to −log S afterwards: with and without the event."""
+    """(T,) what one unit of weight that leaves in an interval does to log S afterwards: with and without the event."""
     with np.errstate(divide="ignore"):
         own = np.where((d > 0) & ~all_die, 1 / left, 0.0)
     return greenwood - own, greenwood
+
+
+def influences(of: Curve) -> tuple[Values, Values]:
+    """(T,) what one unit of weight that leaves in an interval does to the logarithm of survival afterwards: with and
+    without an event."""
+    all_die = (of.events >= of.at_risk) & (of.events > 0)
+    return _influences(of.greenwood, of.events, all_die, of.weighted.later() + of.weighted.censored[:-1])
 
 
 def limits(survival: Values, error: Values, level: float, transform: Transform) -> tuple[Values, Values]:

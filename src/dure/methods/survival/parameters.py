@@ -41,6 +41,12 @@ class Parameters(Asked):
     strata: Strata = None
     entry: Entry = None
     weights: Weights = None
+    causes: tuple[str, ...] = described(
+        "levels of event (a category) that compete: cumulative incidence of each; other levels are censoring",
+        "event가 범주일 때 서로 경쟁하는 사건의 수준. 각각의 누적발생률을 구하며 다른 수준은 중도절단",
+        default=(),
+        max_length=9,
+    )
     levels: Levels = None
     times: tuple[Point, ...] = described(
         "times at which survival is told; they become grid points",
@@ -98,6 +104,10 @@ class Parameters(Asked):
             raise ValueError("rho and gamma belong to the test log_rank")
         if self.robust and self.entry is not None:
             raise ValueError("robust errors with entry are not available; leave one of them out")
+        if self.causes and self.entry is not None:
+            raise ValueError("causes with entry are not available; leave one of them out")
+        if len(set(self.causes)) < len(self.causes):
+            raise ValueError("each of causes is named once")
         return self
 
     @property

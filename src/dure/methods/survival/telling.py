@@ -39,6 +39,10 @@ UNO = (
     "Uno H, Claggett B, Tian L, Inoue E, Gallo P, Miyata T, et al. Moving beyond the hazard ratio in quantifying the "
     "between-group difference in survival analysis. J Clin Oncol. 2014;32(22):2380-5."
 )
+AALEN = (
+    "Aalen OO, Johansen S. An empirical transition matrix for non-homogeneous Markov chains based on censored "
+    "observations. Scand J Stat. 1978;5(3):141-50."
+)
 BROOKMEYER = (
     "Brookmeyer R, Crowley J. A confidence interval for the median survival time. Biometrics. 1982;38(1):29-41."
 )
@@ -82,6 +86,10 @@ def told(p: Parameters) -> tuple[Words, tuple[str, ...]]:
         f"{errors.ko}와 {scale.ko} 척도의 {level} 신뢰구간을 구하였다. "
         f"중앙값의 신뢰구간은 그 한계를 뒤집어 구하였다 {median}."
     )
+    if p.causes:
+        aalen = cite(AALEN)
+        en += f" Cumulative incidences of competing events were estimated by the Aalen–Johansen method {aalen}."
+        ko += f" 경쟁 사건의 누적발생률은 Aalen–Johansen 방법 {aalen}으로 추정하였다."
     if p.group:
         test = _test(p, cite)
         mean = cite(UNO)
@@ -136,6 +144,12 @@ COARSER = Words(
 NOT_COMPARED = Words(
     "The groups are not compared: too few events stand behind one of them.",
     "집단을 비교하지 않았습니다: 사건이 너무 적은 집단이 있습니다.",
+)
+ANY_CAUSE = Words(
+    "Causes compete: curves, medians, means and tests are of the first event of any cause; cumulative incidence tells "
+    "each cause by itself.",
+    "사건이 서로 경쟁합니다. 곡선, 중앙값, 평균, 검정은 원인을 가리지 않은 첫 사건에 대한 것이고, "
+    "누적발생률이 원인별로 알려 줍니다.",
 )
 DOMINATED = Words(
     "Numbers of a group are withheld: its weights are so uneven that they stand for too few people.",
