@@ -117,6 +117,8 @@ def test_the_baseline_hazard_is_that_of_r(case: str, oracle: Any, compared: Any)
     people, theirs = oracle.table("cox"), oracle.numbers("cox")["hazards"][case]
     found = ask(people, **{**ACROSS, **ACROSS_CASES[case]})
     beta = found["coefficients"]["estimate"].to_numpy()
+    if case == "entry":  # who enters after the grid is not on it
+        people = people.filter(pl.col("entry") < GRID[-1])
     flags = [people["sex"] == "m", people["stage"] == "II", people["stage"] == "III"]
     means = [people["age"].mean(), *(flag.mean() for flag in flags), people["marker"].mean()]
     table = found["baseline"]
@@ -504,6 +506,42 @@ def test_few_events_are_refused(asked: dict[str, Any]) -> None:
         ask(frame, rules="default", formula="x", **asked)
     assert caught.value.rule == "minimum_people"
     assert not caught.value.setting
+
+
+@pytest.mark.parametrize("within", ["pair", "late"])
+def test_strata_that_leave_a_few_people_to_compare_are_refused(within: str) -> None:
+    """Where nobody else is at risk, an event adds nothing: all sums would stand on the nine others."""
+    frame = people(23, 600).with_columns(person=pl.int_range(pl.len()))
+    if within == "pair":
+        frame = frame.with_columns(own=pl.when(pl.col("person") < 9).then(0).otherwise(pl.col("person")))
+        asked: dict[str, Any] = {"strata": ["site", "own"]}
+    else:
+        late = frame["person"].to_numpy() >= 9
+        start = np.where(late, 100.0 + 2 * np.arange(600), 0.0)
+        frame = frame.with_columns(entry=pl.Series(start), time=pl.Series(start) + pl.col("time").clip(0.5, 1.0))
+        asked = {"entry": "entry"}
+    with pytest.raises(Refused) as caught:
+        ask(frame, rules="default", formula="x", **asked)
+    assert caught.value.rule == "minimum_people"
+    assert not caught.value.setting
+
+
+def test_levels_are_counted_among_those_who_are_compared() -> None:
+    frame = people(24, 900).with_columns(person=pl.int_range(pl.len()))
+    rare = (pl.col("person") >= 870) & (pl.col("hospital") != "9")
+    frame = frame.with_columns(
+        stage=pl.when(rare)
+        .then(pl.lit("III"))
+        .when(pl.col("person") % 2 == 0)
+        .then(pl.lit("I"))
+        .otherwise(pl.lit("II")),
+        own=pl.when(pl.col("person") >= 876).then(pl.col("person")).otherwise(-1),
+    )
+    asked = {"strata": ["site", "own"], "formula": "x + stage"}
+    with pytest.raises(Refused) as caught:
+        ask(frame, rules="default", **asked)
+    assert "stage=III" in caught.value.text("en")
+    assert ask(frame, **{"rules": "default", **asked, **caught.value.setting})["coefficients"].height == 2
 
 
 def test_too_many_coefficients_for_the_events_are_refused_with_terms_that_pass() -> None:

@@ -64,6 +64,11 @@ class RiskSets:
         """(E,) event rows that share their time with another."""
         return np.asarray(self.events[self.event_at] > 1)
 
+    def compared(self) -> NDArray[np.bool_]:
+        """(n,) rows that are at risk together with another one when an event happens: the others add nothing."""
+        several = self.leave - (self.begin if self.entered is None else self.entered) > 1
+        return np.asarray(_between(several.astype(np.float64), self) > 0.5)
+
 
 @dataclass(frozen=True, repr=False)
 class AtRisk:

@@ -30,7 +30,7 @@ from dure.estimation.risk_sets import (
 from dure.language import Words
 from dure.methods.cox import on_grid
 from dure.methods.cox.answer import result
-from dure.methods.cox.model import Model, counted, interval_rows, model_of, sorted_rows
+from dure.methods.cox.model import Model, compared, counted, interval_rows, model_of, sorted_rows
 from dure.methods.cox.parameters import Parameters
 from dure.study.method import HUB, Example, Kept, Law, Question, State
 from dure.study.result import Result
@@ -53,19 +53,16 @@ class Cox:
 
     def declare(self, question: Question, state: State) -> Declaration:
         model = model_of(question)
-        p, asked, names = model.columns, model.parameters, model.design.names
+        p, asked = model.columns, model.parameters
         opens = any(factor.column == "site" for factor in model.design.factors)
 
         def array(name: str, shape: tuple[int, ...], kind: Kind, **more: Any) -> ArraySpec:
             return ArraySpec(name, shape, kind, opens_hospitals=opens, **more)
 
         if state["phase"] == "counts":
-            return (
-                *_declared_counts(model, array),
-                *(() if asked.by_hospital else on_grid.declared_counts(model, array)),
-            )
+            counts = _declared_counts(model, array)
+            return counts if asked.by_hospital else (*counts, *on_grid.declared_counts(model, array))
         behind = {"people": ("people_with_event", "cells", "pairs")}
-        powers = array("powers", (p, 4), "moment", people=("n",), sides=True, labels=names)
         if state["phase"] == "final":
             found = [array("meat", (p, p), "moment", **behind)] if asked.robust else []
             if asked.schoenfeld and asked.by_hospital:
@@ -79,7 +76,10 @@ class Cox:
         )
         if not asked.by_hospital:
             sums = on_grid.declared_sums(model, array)
-        return (*sums, powers) if state["phase"] == "start" else sums
+        if state["phase"] != "start":
+            return sums
+        powers = array("powers", (p, 4), "moment", people=("n",), sides=True, labels=model.design.names)
+        return (*sums, powers, *(_declared_compared(model, array) if asked.by_hospital else ()))
 
     def start(self, question: Question) -> State:
         model_of(question)
@@ -107,6 +107,7 @@ class Cox:
         if state["phase"] == "start":
             x, _ = model.design.read(rows, np.where(data.keep, 0.0, np.nan))
             found["powers"] = people.powers(x, np.asarray(state["centre"]))
+            found |= compared(rows, model, x) if model.parameters.by_hospital else {}
         return found, {}
 
     def conclude(self, total: Total, question: Question, state: State) -> State | Result:
@@ -143,8 +144,12 @@ class Cox:
     def remedy(self, question: Question, refused: Refused, arrays: Summary) -> dict[str, Any] | None:
         """Coarser levels, fewer terms, and a merged grid: all that is needed, since one refusal names one rule."""
         model, cells = model_of(question), set(refused.cells)
-        if cells & {"n", "people_with_event"}:
+        if cells & {"n", "people_with_event", "compared", "compared_events"}:
             return None
+        if "compared" in arrays:  # what stands behind the sums, and no setting brings more
+            named = {"n": "compared", "cells": "compared_cells", "pairs": "compared_pairs"}
+            arrays = {**arrays, **{name: arrays[other] for name, other in named.items()}}
+            refused = _instead(refused, {old.removeprefix("compared_"): mask for old, mask in refused.cells.items()})
         setting: dict[str, Any] = {}
         if not model.parameters.by_hospital and "leaving" in arrays:
             grid = on_grid.merged_grid(model, arrays, question.minimum_people)
@@ -154,8 +159,7 @@ class Cox:
         if cells & {"leaving", "interval_events"}:
             if not _small_design(arrays, question.minimum_people):
                 return setting or None
-            refused = Refused(refused.rule, refused.way_out, refused.way_out)
-            refused.cells = {"cells": np.zeros(len(arrays["cells"]), dtype=bool)}
+            refused = _instead(refused, {"cells": np.zeros(len(arrays["cells"]), dtype=bool)})
         merged = merged_design(model.parameters.formula, question, model.design, refused, arrays)
         return None if merged is None else {**setting, **merged}
 
@@ -178,20 +182,41 @@ class Cox:
 
 
 def _declared_counts(model: Model, array: Any) -> Declaration:
-    names, cells, pairs = model.design.names, model.design.cells(), model.design.numeric_pairs()
-    pair_names = tuple(names[j] if j == k else f"{names[j]} & {names[k]}" for j, k in pairs)
-    event = (f"{model.parameters.event} (events)",)
     return (
         array("n", (), "count", on_small="refuse"),
         array("rows", (), "count"),
-        array("people_with_event", (), "count", on_small="refuse", labels=event),
+        array("people_with_event", (), "count", on_small="refuse", labels=(f"{model.parameters.event} (events)",)),
         array("events", (), "count"),
-        array("cells", (cells.size,), "count", whole="n", on_small="refuse", labels=cells.labels),
-        array("pairs", (len(pairs),), "count", on_small="refuse", labels=pair_names),
+        *_declared_cells(model, array, "", "n"),
         array("sum_x", (model.columns,), "moment", people=("cells", "pairs")),
         array("sum_w", (), "moment", people=("n",)),
         array("event_time", (), "moment", people=("people_with_event",)),
     )
+
+
+def _declared_compared(model: Model, array: Any) -> Declaration:
+    event = (f"{model.parameters.event} (events with somebody to compare)",)
+    return (
+        array("compared", (), "count", on_small="refuse"),
+        array("compared_events", (), "count", on_small="refuse", labels=event),
+        *_declared_cells(model, array, "compared_", "compared"),
+    )
+
+
+def _declared_cells(model: Model, array: Any, prefix: str, whole: str) -> Declaration:
+    names, cells, pairs = model.design.names, model.design.cells(), model.design.numeric_pairs()
+    pair_names = tuple(names[j] if j == k else f"{names[j]} & {names[k]}" for j, k in pairs)
+    return (
+        array(f"{prefix}cells", (cells.size,), "count", whole=whole, on_small="refuse", labels=cells.labels),
+        array(f"{prefix}pairs", (len(pairs),), "count", on_small="refuse", labels=pair_names),
+    )
+
+
+def _instead(refused: Refused, cells: Mapping[str, object]) -> Refused:
+    """The same refusal, of other cells."""
+    found = Refused(refused.rule, refused.way_out, refused.way_out)
+    found.cells = dict(cells)
+    return found
 
 
 def _small_design(arrays: Summary, minimum: int) -> bool:

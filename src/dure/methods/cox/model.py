@@ -168,6 +168,8 @@ def read(rows: Rows, model: Model) -> CoxRows:
         if p.cluster != "site":
             cluster, named = _groups(rows, p.cluster)
         known = known & named
+    if entry is not None and not p.by_hospital:  # who enters after the end of the grid is never seen on it
+        entry = np.where(entry >= p.points()[-1], np.nan, entry)
     extra = [values for values in (time, event, entry, offset, weights) if values is not None]
     x, keep = model.design.read(rows, *extra, np.where(known, 0.0, np.nan))
 
@@ -314,8 +316,8 @@ def counted(rows: Rows, model: Model) -> Summary:
         "rows": np.array(len(everyone), dtype=np.int64),
         "people_with_event": _people(everyone[event], _of(data.person, event), 1)[0],
         "events": np.array(event.sum(), dtype=np.int64),
-        "cells": _cells(rows, model, data),
-        "pairs": _pairs(model, data),
+        "cells": _cells(rows, model, data.keep, data.person),
+        "pairs": _pairs(model, data.x, data.person),
         "sum_x": data.x.sum(axis=1) if weights is None else data.x @ weights,
         "sum_w": np.array(float(len(everyone)) if weights is None else weights.sum()),
         "event_time": np.array(time.sum()),
@@ -347,21 +349,38 @@ def _people(codes: Places, person: Places | None, size: int) -> Places:
     return np.bincount(codes, minlength=size).astype(np.int64)
 
 
-def _cells(rows: Rows, model: Model, data: CoxRows) -> Places:
-    if data.person is None:
-        return model.design.count_cells(rows, data.keep)
-    codes = {index: model.design.factors[index].codes(rows)[data.keep] for index in model.design.discrete()}
+def _cells(rows: Rows, model: Model, keep: NDArray[np.bool_], person: Places | None) -> Places:
+    if person is None:
+        return model.design.count_cells(rows, keep)
+    codes = {index: model.design.factors[index].codes(rows)[keep] for index in model.design.discrete()}
     found = [np.zeros(0, dtype=np.int64)]
     for group in model.design.cells().factors:
         sizes = [len(model.design.factors[index].levels) for index in group]
         flat = np.ravel_multi_index([codes[index] for index in group], sizes)
-        found.append(_people(np.asarray(flat, dtype=np.int64), data.person, int(np.prod(sizes))))
+        found.append(_people(np.asarray(flat, dtype=np.int64), person, int(np.prod(sizes))))
     return np.concatenate(found)
 
 
-def _pairs(model: Model, data: CoxRows) -> Places:
+def _pairs(model: Model, x: NDArray[np.float64], person: Places | None) -> Places:
     pairs = model.design.numeric_pairs()
-    if data.person is None:
-        return people.together(data.x, pairs)
-    present = data.x != 0
-    return np.array([len(np.unique(data.person[present[j] & present[k]])) for j, k in pairs], dtype=np.int64)
+    if person is None:
+        return people.together(x, pairs)
+    present = x != 0
+    return np.array([len(np.unique(person[present[j] & present[k]])) for j, k in pairs], dtype=np.int64)
+
+
+def compared(rows: Rows, model: Model, x: NDArray[np.float64]) -> Summary:
+    """The counts again, of people who are at risk together with somebody else when an event happens: in strata of one
+    person, or before the first event, nobody adds anything, and sums would stand on the others alone."""
+    sets, data = sorted_rows(rows, model)
+    inside = np.zeros(len(sets.order), dtype=bool)
+    inside[sets.order] = sets.compared()
+    chosen = np.zeros(rows.n, dtype=bool)
+    chosen[np.flatnonzero(data.keep)[inside]] = True
+    person, event = _of(data.person, inside), inside & data.event
+    return {
+        "compared": _people(np.zeros(int(inside.sum()), dtype=np.int64), person, 1)[0],
+        "compared_events": _people(np.zeros(int(event.sum()), dtype=np.int64), _of(data.person, event), 1)[0],
+        "compared_cells": _cells(rows, model, chosen, person),
+        "compared_pairs": _pairs(model, x if inside.all() else x[:, inside], person),
+    }
