@@ -18,6 +18,8 @@ Counts = NDArray[np.int64]
 
 STAGES = (12, 8, 6)
 """Bits looked at by one round after another: sign, exponent and 3 bits of the mantissa; then 8 and 6 more."""
+MANY = 1 << 15
+"""Values from which a table of leading bits is quicker than a search for each."""
 LARGEST = np.float32(3e38)
 """Beyond it single precision has no numbers; larger values count as this."""
 
@@ -57,7 +59,8 @@ def divided_counts(values: NDArray[np.float32], cells: NDArray[np.int64], stage:
     inside = cells[place] == prefix
     below = (key >> np.uint32(32 - before - bits)).astype(np.int64) & ((1 << bits) - 1)
     flat = (place[inside] << bits) | below[inside]
-    return np.bincount(flat, minlength=len(cells) << bits).reshape(len(cells), -1).astype(np.int64)
+    found = np.bincount(flat, minlength=len(cells) << bits).astype(np.int64)
+    return found.reshape(len(cells), -1)
 
 
 @dataclass(frozen=True)
@@ -128,6 +131,16 @@ def _roundest(low: int, high: int) -> float:
 def binned(values: NDArray[np.float32], edges: NDArray[np.float64], missing: int) -> NDArray[np.uint8]:
     """(n,) the bin of each value: how many edges are at most the value; `missing` for NaN. Edges are numbers of single
     precision, so that x < edge means the same here and in XGBoost."""
-    found = np.searchsorted(edges.astype(np.float32), values, side="right").astype(np.uint8)
+    exact = edges.astype(np.float32)
+    if len(values) < MANY:
+        found = np.searchsorted(exact, values, side="right").astype(np.uint8)
+    else:  # leading bits tell the bin, unless an edge stands among the numbers that begin with them
+        heads = np.arange(1 << 16, dtype=np.int64) << 16
+        edge_keys = keys(exact).astype(np.int64)
+        low, high = (np.searchsorted(edge_keys, heads + end, side="right") for end in (0, (1 << 16) - 1))
+        head = keys(values) >> np.uint32(16)
+        found = low.astype(np.uint8).take(head)
+        unsure = np.flatnonzero((low != high).take(head))
+        found[unsure] = np.searchsorted(exact, values[unsure], side="right")
     found[np.isnan(values)] = missing
     return found

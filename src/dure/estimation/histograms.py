@@ -19,8 +19,8 @@ from scipy import sparse
 Codes = NDArray[np.uint8]
 Places = NDArray[np.int32]
 
-TOGETHER = 1 << 16
-"""Rows of one product: their places and ones need 12 bytes for each cell."""
+TOGETHER, LEAST = 1 << 14, 1 << 11
+"""Rows of one product: at most, and at least where threads share them."""
 DIGITS = 50
 """Bits of a total; two more than these are left for what a total may exceed its bound by."""
 
@@ -36,48 +36,48 @@ def quantised(values: NDArray[np.float64], unit: float) -> NDArray[np.float64]:
 
 
 class Columns:
-    """Binned columns of one hospital's people: codes (n, p), of which column j takes sizes[j] values."""
+    """Binned columns of one hospital's people: codes (n, p), of which column j takes sizes[j] values.
+
+    `by_column` holds them by column, one byte each; `places` by person, as places among all columns' cells.
+    """
 
     def __init__(self, codes: Sequence[Codes], sizes: Sequence[int]) -> None:
         self.by_column = tuple(np.ascontiguousarray(column) for column in codes)
-        self.by_person = np.stack(self.by_column, axis=1) if codes else np.zeros((0, 0), np.uint8)
-        self.starts = np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int32)
         self.cells = int(sum(sizes))
+        starts = np.cumsum([0, *sizes[:-1]]).astype(np.int32)
+        self.places = np.empty((len(codes[0]), len(codes)), np.int32)
+        for column, (code, start) in enumerate(zip(codes, starts)):
+            self.places[:, column] = code + start
+        block = min(TOGETHER, len(self.places))
+        self._ones = np.ones(block * len(codes))
+        self._pointers = np.arange(0, (block + 1) * len(codes), len(codes), dtype=np.int32)
 
     def sums(self, groups: Sequence[Places], values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """(groups, cells, k) sums of values (n, k) over each group's people, by column and bin.
+        """(groups, cells, k) sums of values (n, k) over each group's people, by column and bin; `groups` hold rows.
 
-        A product of a matrix of ones (people × cells) with the values; `groups` hold rows.
+        A product of a matrix of ones (people × groups · cells) with the values, in blocks that stay in a core's cache.
         """
-        width, (people, columns) = values.shape[1], self.by_person.shape
-        total = np.zeros((len(groups) * self.cells, width))
         sizes = [len(group) for group in groups]
-        m = sum(sizes)
-        if not m or not columns:
-            return total.reshape(len(groups), self.cells, width)
-        rows = np.concatenate(groups) if len(groups) > 1 else groups[0]
-        ends = np.cumsum([0, *sizes])
-        most = min(TOGETHER, max(-(-m // threads()), 4096))
-        ones, pointers = _ones(most * columns), np.arange(0, (most + 1) * columns, columns, dtype=np.int32)
+        people, width = sum(sizes), values.shape[1]
+        total = np.zeros((len(groups) * self.cells, width))
+        if people:
+            rows, ends = np.concatenate(groups), np.cumsum(sizes)
+            block = min(TOGETHER, max(-(-people // threads()), LEAST))
 
-        def product(start: int) -> NDArray[np.float64]:
-            stop = min(start + most, m)
-            here = rows[start:stop]
-            codes, places = self.by_person.take(here, axis=0), np.empty((stop - start, columns), np.int32)
-            for group in range(np.searchsorted(ends, start, "right") - 1, len(groups)):
-                a, b = max(int(ends[group]), start) - start, min(int(ends[group + 1]), stop) - start
-                if a >= b:
-                    if ends[group] >= stop:
-                        break
-                    continue
-                np.add(codes[a:b], self.starts + np.int32(group * self.cells), out=places[a:b])
-            held = (ones[: places.size], places.ravel(), pointers[: stop - start + 1])
-            matrix = sparse.csr_array(held, shape=(stop - start, len(total)))
-            return np.asarray(matrix.T @ values.take(here, axis=0))
+            def product(start: int) -> NDArray[np.float64]:
+                here = rows[start : start + block]
+                places = self.places.take(here, axis=0)
+                of = np.searchsorted(ends, [start, start + len(here) - 1], side="right")
+                for group in range(of[0], of[1] + 1):
+                    low, high = ends[group] - sizes[group] - start, ends[group] - start
+                    places[max(low, 0) : high] += np.int32(group * self.cells)
+                held = (self._ones[: places.size], places.ravel(), self._pointers[: len(here) + 1])
+                matrix = sparse.csr_array(held, shape=(len(here), len(total)))
+                return np.asarray(matrix.T @ values.take(here, axis=0))
 
-        starts = range(0, m, most)
-        for part in map(product, starts) if len(starts) == 1 else _pool().map(product, starts):
-            total += part
+            starts = range(0, people, block)
+            for part in map(product, starts) if len(starts) == 1 else _pool().map(product, starts):
+                total += part
         return total.reshape(len(groups), self.cells, width)
 
 
@@ -90,12 +90,3 @@ def threads() -> int:
 def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads(), thread_name_prefix="histograms")
 
-
-_held: list[NDArray[np.float64]] = []
-
-
-def _ones(size: int) -> NDArray[np.float64]:
-    """The same ones every time: they are never written to."""
-    if not _held or len(_held[0]) < size:
-        _held[:] = [np.ones(size)]
-    return _held[0][:size]

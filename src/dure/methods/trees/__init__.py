@@ -2,10 +2,12 @@
 
 Rounds: counts of ordered bits that give the edges (2 or 3, `dure.estimation.edges`); then one for each level of each
 tree, in which hospitals send gradients, Hessians and people by node, column and bin, and are told the splits; and one
-that measures the last trees. No edge needs a minimum or maximum, every bin and both sides of every split hold at least
-the rules' smallest number of people, and the trees stay in the run: they are a model's weights. What cells of few people
-show, they show to the hub's process alone, as working totals. At the first tree a leaf's value restates the mean
-outcome of its people.
+that measures the last trees.
+
+No edge needs a minimum or maximum. Every bin, and both sides of every split, hold at least the rules' smallest number
+of people. Trees stay in the run, as a model's weights do; released are importance and losses. What cells of few people
+show, they show to the hub's process alone, as working totals: at the first tree a cell's gradient and people give the
+events in it, and a leaf's value restates the share of events among its people (ten or more).
 """
 
 from __future__ import annotations
@@ -62,7 +64,7 @@ class Trees:
         losses = (ArraySpec("loss", (), "moment", people=("n",)), *((out,) if p.validation else ()))
         if state["phase"] == "measure":
             return losses
-        nodes, cells = len(state["compute"]), sum(layout_of(question, state["edges"]).sizes)
+        nodes, cells = len(state["compute"]), sum(layout_of(question, state).sizes)
         return (
             ArraySpec("people", (nodes, cells), "count"),
             ArraySpec("gradients", (nodes, cells, 2), "moment", people=("people",)),
@@ -151,7 +153,7 @@ class Trees:
             if state["phase"] == "measure" or (p.patience is not None and last - best >= p.patience):
                 return result_of(question, state, best)
         sums = np.concatenate([total["gradients"], total["people"][..., None]], axis=2)
-        return grown(state, sums, layout_of(question, state["edges"]), p, minimum)
+        return grown(state, sums, layout_of(question, state), p, minimum)
 
     def _begun(self, total: Total, question: Question) -> State:
         p: Parameters = question.parameters
@@ -182,16 +184,17 @@ class Trees:
         least = max(1, question.minimum_people)
         heavy = [cells.heavy(p.bins, least, stage) for cells in found] if stage < len(STAGES) else []
         if sum(len(part) for part in heavy) or (stage == 1 and family(question) == "gaussian"):
-            told = [[cells.start, cells.width, cells.people] for cells in found]
-            hub = {**state[HUB], "found": told}
+            hub = {**state[HUB], "found": [[cells.start, cells.width, cells.people] for cells in found]}
             return {**state, "phase": "divide", "stage": stage, "cells": heavy, HUB: hub}
         edges = [cells.edges(p.bins, least) for cells in found]
         hub = {name: value for name, value in state[HUB].items() if name != "found"}
-        told_all = {"base": state["base"], "units": state["units"], "edges": edges, HUB: hub}
+        told: State = {"base": state["base"], "units": state["units"], HUB: hub}
+        told["edges"] = np.concatenate([*edges, np.zeros(0)])
+        told["ends"] = np.cumsum([len(part) for part in edges], dtype=np.int64)
         columns = inputs(question)
         if not any(len(part) for part in edges) and all(column.kind == "number" for column in columns.values()):
             raise NothingVaries(terms=", ".join(columns))
-        return first_tree(told_all, p, len(columns))
+        return first_tree(told, p, len(columns))
 
     def _divided(self, total: Total, question: Question, state: State) -> State:
         stage, start = int(state["stage"]), 0

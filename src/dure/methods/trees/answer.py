@@ -17,18 +17,18 @@ from dure.study.result import Figure, Result, Table
 SHOWN = 20
 """Every loss is a released number, and a study may release only so many."""
 REFERENCES = (
-    "Chen T, Guestrin C. XGBoost: a scalable tree boosting system. In: Proceedings of the 22nd ACM SIGKDD International "
-    "Conference on Knowledge Discovery and Data Mining. New York: ACM; 2016. p. 785-94.",
+    "Chen T, Guestrin C. XGBoost: a scalable tree boosting system. In: Proceedings of the 22nd ACM SIGKDD "
+    "International Conference on Knowledge Discovery and Data Mining. New York: ACM; 2016. p. 785-94.",
     "Friedman JH. Greedy function approximation: a gradient boosting machine. Ann Stat. 2001;29(5):1189-232.",
-    "Ke G, Meng Q, Finley T, Wang T, Chen W, Ma W, et al. LightGBM: a highly efficient gradient boosting decision tree. "
-    "In: Advances in Neural Information Processing Systems 30. 2017. p. 3146-54.",
+    "Ke G, Meng Q, Finley T, Wang T, Chen W, Ma W, et al. LightGBM: a highly efficient gradient boosting decision "
+    "tree. In: Advances in Neural Information Processing Systems 30. 2017. p. 3146-54.",
 )
 
 
 def result_of(question: Question, state: State, best: int) -> Result:
     """The Result of the first `best` trees."""
     p: Parameters = question.parameters
-    hub, layout = state[HUB], layout_of(question, state["edges"])
+    hub, layout = state[HUB], layout_of(question, state)
     forest = {name: np.asarray(array)[:best] for name, array in state["trees"].items()}
     measured = {name: np.asarray(hub[name])[:best].sum(axis=0) for name in ("gain", "cover", "splits")}
     shares = {name: np.round(values / max(values.sum(), 1e-300), 4) for name, values in measured.items()}
@@ -133,9 +133,9 @@ def _paragraph(p: Parameters, of: str) -> Words:
     loss = Words("logistic loss", "로지스틱 손실") if of == "binomial" else Words("squared error", "제곱 오차")
     en = (
         f"Gradient-boosted trees [1,2] ({loss.en}; at most {p.trees} trees of depth {p.depth}, learning rate "
-        f"{p.learning_rate:g}, L2 penalty {p.reg_lambda:g}) were grown from histograms of gradients over at most {p.bins} "
-        f"bins per variable [3], summed over hospitals; bin edges were approximate quantiles of all hospitals together, "
-        f"and missing values followed a learned side of each split."
+        f"{p.learning_rate:g}, L2 penalty {p.reg_lambda:g}) were grown from histograms of gradients over at most "
+        f"{p.bins} bins per variable [3], summed over hospitals; bin edges were approximate quantiles of all hospitals "
+        f"together, and missing values followed a learned side of each split."
     )
     ko = (
         f"그래디언트 부스팅 트리[1,2]({loss.ko}, 깊이 {p.depth}의 나무 최대 {p.trees}그루, 학습률 {p.learning_rate:g}, "
@@ -146,6 +146,9 @@ def _paragraph(p: Parameters, of: str) -> Words:
         en += f" Each tree saw a random {p.subsample:.0%} of people and {p.colsample:.0%} of variables."
         ko += f" 나무마다 무작위로 고른 사람 {p.subsample:.0%}와 변수 {p.colsample:.0%}를 썼다."
     if p.patience is not None:
-        en += f" Boosting stopped after {p.patience} trees without a lower loss in a held-out {p.validation:.0%} of people."
+        en += (
+            f" Boosting stopped after {p.patience} trees without a lower loss in a held-out {p.validation:.0%} of "
+            f"people."
+        )
         ko += f" 떼어 둔 {p.validation:.0%}의 사람에서 나무 {p.patience}그루 동안 손실이 낮아지지 않으면 멈추었다."
     return Words(en, ko)

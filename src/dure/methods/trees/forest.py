@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from dure.estimation.histograms import Codes
 from dure.study.rows import Column, Rows
 
 Tree = Mapping[str, NDArray[Any]]
-"""`column`, `slot` (int32), `missing_left` (uint8) and `value` (float64), each (nodes,); of a forest, (trees, nodes)."""
+"""`column`, `slot` (int32), `missing_left` (uint8), `value` (float64), each (nodes,); of a forest, (trees, nodes)."""
 TOGETHER = 1 << 16
 """People who walk a tree at a time."""
 FLAG_EDGE = np.array([0.5])
@@ -38,12 +39,18 @@ class Layout:
     def of(cls, columns: Mapping[str, Column], edges: Sequence[NDArray[np.float64]]) -> Layout:
         """`edges` of the numbers among the columns, in order."""
         numbers = iter(edges)
-        kinds = {"flag": lambda: FLAG_EDGE, "number": lambda: np.asarray(next(numbers), dtype=np.float64)}
-        found = [kinds.get(column.kind, lambda: np.zeros(0))() for column in columns.values()]
+        found: list[NDArray[np.float64]] = []
+        for column in columns.values():
+            flag = FLAG_EDGE if column.kind == "flag" else np.zeros(0)
+            found.append(np.asarray(next(numbers), dtype=np.float64) if column.kind == "number" else flag)
         levels = (column.levels if column.kind == "category" else () for column in columns.values())
         return cls(tuple(columns), tuple(found), tuple(levels))
 
     @property
+    def key(self) -> bytes:
+        return b"|".join(edges.tobytes() for edges in self.edges)
+
+    @cached_property
     def sizes(self) -> tuple[int, ...]:
         """Codes of each column: its bins or levels, and one more, the last, for missing values."""
         return tuple(len(levels) + 1 if levels else len(edges) + 2 for edges, levels in zip(self.edges, self.levels))

@@ -1,4 +1,4 @@
-"""A hospital's people as trees see them: outcome, weights, who is held out, and where each stands in the trees so far."""
+"""A hospital's people as trees see them: outcome, weights, who is held out, where each stands in the trees so far."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def people(rows: Rows, question: Question) -> People:
         out = draws(person, p.seed, HELD_OUT) < p.validation if p.validation else np.zeros(rows.n, dtype=bool)
         return People(y, w, person, np.flatnonzero(known & ~out), np.flatnonzero(known & out))
 
-    return rows.remember(("tree people", p), build)
+    return rows.remember(("tree people", p.model_dump_json()), build)
 
 
 def _outcome(rows: Rows, question: Question) -> Vector:
@@ -153,7 +153,7 @@ class Standing:
             left = self.layout.goes_left(column, slot, bool(told["missing_left"][node]))
             here = self.groups.pop(node)
             goes = left.take(self.columns.by_column[column].take(here))
-            self.groups[2 * node + 1], self.groups[2 * node + 2] = here[goes], here[~goes]
+            self.groups[2 * node + 1], self.groups[2 * node + 2] = here.compress(goes), here.compress(~goes)
         self.tree = {name: np.array(array) for name, array in told.items()}
 
     def _finish(self, tree: Tree, number: int) -> None:
@@ -192,17 +192,14 @@ class Standing:
 
 def standing(rows: Rows, question: Question, state: State) -> Standing:
     """The hospital's standing at `state`; kept between rounds of one process only to save work."""
-    layout = layout_of(question, state["edges"])
-    key = (
-        question.parameters,
-        b"".join(np.asarray(edges).tobytes() for edges in state["edges"]),
-        str(state["units"]),
-        state["base"],
-    )
+    layout = layout_of(question, state)
+    key = (question.parameters.model_dump_json(), layout.key, str(state["units"]), state["base"])
     found = rows.remember_latest("trees", key, lambda: Standing(rows, question, layout, state))
     found.follow(state)
     return found
 
 
-def layout_of(question: Question, edges: Any) -> Layout:
-    return Layout.of({name: question.column(name) for name in question.parameters.inputs}, edges)
+def layout_of(question: Question, state: State) -> Layout:
+    """Columns as the state's `edges` bin them: those of all numbers one after the other, and where each's `ends`."""
+    columns = {name: question.column(name) for name in question.parameters.inputs}
+    return Layout.of(columns, np.split(np.asarray(state["edges"]), np.asarray(state["ends"])[:-1]))

@@ -2,7 +2,7 @@
 
 A split's gain is T(G_L)²/(H_L + λ) + T(G_R)²/(H_R + λ) − T(G)²/(H + λ), with T the soft threshold at α; XGBoost's,
 which has no factor of one half. Both sides need enough Hessian and enough people. Missing values are tried on either
-side (their algorithm 3). Gains equal to 1e-9 are ties: the first column wins, then the first bin, then missing right.
+side (their algorithm 3). Gains equal to 1e-9 are ties; the split that XGBoost's `hist` looks at first wins (`_ranks`).
 """
 
 from __future__ import annotations
@@ -83,7 +83,8 @@ def best_splits(
     usable &= gain > NOISE * children
     gain = np.where(usable, gain, 0.0).reshape(len(nodes), -1)
     best = gain.max(axis=1)
-    chosen = (gain >= best[:, None] * (1 - TIE)).argmax(axis=1)
+    tied = gain >= best[:, None] * (1 - TIE)
+    chosen = np.where(tied, _ranks(layout).ravel(), np.iinfo(np.int64).max).argmin(axis=1)
     best = np.where((best > 0) & (best >= p.gamma), best, 0.0)
     column, at, side_of = np.unravel_index(chosen, left.shape[1:4])
     sums = left.reshape(len(nodes), -1, 3)[np.arange(len(nodes)), chosen]
@@ -98,4 +99,22 @@ def _padded(layout: Layout) -> NDArray[np.int64]:
     for column, size in enumerate(sizes):
         found[column, :size] = np.arange(start, start + size)
         start += size
+    return found
+
+
+def _ranks(layout: Layout) -> NDArray[np.int64]:
+    """(p, slots, 2) the order in which splits are looked at. Column after column; of a number, bins from the left with
+    missing values right, then from the right with missing values left; of a category, level after level, missing right
+    before left; all known against missing comes before any with missing left."""
+    sizes = layout.sizes
+    slots = max(sizes)
+    found = np.empty((len(sizes), slots, 2), dtype=np.int64)
+    for column, (size, levels) in enumerate(zip(sizes, layout.levels)):
+        slot = np.arange(slots)
+        if levels:
+            found[column] = 3 * slot[:, None] + np.array([0, 2])
+            found[column, size - 1, 0] = 1
+        else:
+            found[column, :, 0], found[column, :, 1] = slot, 2 * slots - slot
+        found[column] += column * 3 * slots
     return found
