@@ -123,7 +123,7 @@ class InOrder:
             if weights is not None:
                 self._weights = _below(np.bincount(flat, weights, width * groups).reshape(groups, width))
             return
-        chosen = [slice(None)] if group is None else [np.flatnonzero(group == place) for place in range(groups)]
+        chosen: list[Any] = [slice(None)] if group is None else [group == place for place in range(groups)]
         if weights is None:
             self._keys = [np.sort(keys[own]) for own in chosen]
             return
@@ -138,10 +138,11 @@ class InOrder:
         for place, edges in enumerate(at):
             if self._counted:
                 # Not `edges - low` first: far edges would overflow.
-                row = np.minimum(np.maximum(edges, self._low), self._high + 1) - self._low
+                row: Keys = np.minimum(np.maximum(edges, self._low), self._high + 1) - self._low
                 counts[place] = self._counts[place][row]
             else:
-                counts[place] = row = np.searchsorted(self._keys[place], edges)
+                row = np.searchsorted(self._keys[place], edges).astype(np.int64)
+                counts[place] = row
             if sums is not None:
                 sums[place] = self._weights[place][row] if self._counted else self._sums[place][row]
         return counts, sums
@@ -152,12 +153,12 @@ def in_cells(values: Numbers, resolution: float, group: Keys | None, groups: int
     if not len(values):
         return InOrder(np.zeros(0, dtype=np.int64), group, groups, weights)
     low, high = (int(end) for end in cells(np.array([values.min(), values.max()]), resolution))
-    inside = -LARGEST < low and high < LARGEST
+    inside = low > -LARGEST and high < LARGEST
     keys = _rounded(values, resolution).astype(np.int64) if inside else cells(values, resolution)
     return InOrder(keys, group, groups, weights, (low, high))
 
 
-def _below(counts: NDArray[np.generic]) -> NDArray[np.generic]:
+def _below(counts: NDArray[Any]) -> NDArray[Any]:
     """(groups, width) numbers of each key as (groups, width + 1) numbers below it."""
     found = np.zeros((len(counts), counts.shape[1] + 1), dtype=counts.dtype)
     np.cumsum(counts, axis=1, out=found[:, 1:])

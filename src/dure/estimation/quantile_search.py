@@ -142,7 +142,8 @@ class Search:
         low, high = order.unordered(np.array([edges.min(), edges.max()]))
 
         inside = (values >= low) & (values < high)
-        own, heavy = (None if part is None else part[inside] for part in (group, weights))
+        own = None if group is None else group[inside]
+        heavy = None if weights is None else weights[inside]
         below, weight_below = order.InOrder(order.ordered(values[inside]), own, groups, heavy).below(edges)
         under = values < low
         below = below + _tally(under, group, None, groups)[:, None, None].astype(np.int64)
@@ -165,8 +166,8 @@ class Search:
         lacking = here & gone
         missing = np.array([lacking.sum()]) if group is None else np.bincount(group[lacking], minlength=groups)
         keep = here & ~gone
-        group, weights = (None if part is None else part[keep] for part in (group, weights))
-        return values[keep], group, weights, missing
+        group = None if group is None else group[keep]
+        return values[keep], group, None if weights is None else weights[keep], missing
 
     # ── at the hub ──
 
@@ -190,10 +191,12 @@ class Search:
         place = (measure[..., None, :] < hub["wanted"][chosen][..., None]).sum(axis=-1)
         left, right = order.around(at, place, low, high)
         under, upto = order.around(below, place, hub["under"][chosen], hub["upto"][chosen])
-        # Edges of one rank's bracket may lie outside the other's: only what lies inside says something new.
-        hub["under"][chosen] = np.where(left > low, under, hub["under"][chosen])
-        hub["upto"][chosen] = np.where(right < high, upto, hub["upto"][chosen])
-        hub["low"][chosen], hub["high"][chosen] = np.maximum(left, low), np.minimum(right, high)
+        # Edges of one rank's bracket may lie outside the other's, and nobody's bracket is empty: only what lies inside
+        # says something new.
+        above, beneath = (left > low) & (left < high), (right < high) & (right > low)
+        hub["low"][chosen], hub["high"][chosen] = np.where(above, left, low), np.where(beneath, right, high)
+        hub["under"][chosen] = np.where(above, under, hub["under"][chosen])
+        hub["upto"][chosen] = np.where(beneath, upto, hub["upto"][chosen])
         return self._next(hub, stage, question.minimum_people)
 
     def _filled(self, total: Total, name: str, everyone: Numbers) -> Numbers:
@@ -235,7 +238,7 @@ class Search:
         }
 
     def _next(self, hub: dict[str, Any], stage: str, minimum: int) -> State:
-        open_ = (_length(hub) > 1).any(axis=-1)
+        open_: NDArray[np.bool_] = np.asarray((_length(hub) > 1).any(axis=-1))
         if stage == CELLS and not open_.any():
             self._settle_cells(hub, minimum)
             stage = VALUES
@@ -258,7 +261,13 @@ class Search:
     def _settle_cells(self, hub: dict[str, Any], minimum: int) -> None:
         """Every value's cell is known: who may be shown, and which quantiles lie between values of two cells."""
         cells, n = hub["low"], hub["people"][..., None]
-        beyond = (np.abs(cells) >= order.LARGEST).any(axis=(0, 2, 3))
+        sides = hub["upto"][..., 0], n - hub["under"][..., 1]
+        if self.by == "site":
+            sides = hub["ranks"][..., 0], hub["ranks"][..., 1]
+            if self.weights:
+                sides = hub["under"][..., 0], n - hub["upto"][..., 1]
+        hub["shown"] = (n > 0) & (sides[0] >= minimum) & (sides[1] >= minimum)
+        beyond = ((np.abs(cells) >= order.LARGEST).any(axis=-1) & hub["shown"]).any(axis=(0, 2))
         if beyond.any():
             name = self.columns[int(np.flatnonzero(beyond)[0])]
             problem = Words(
@@ -266,12 +275,6 @@ class Search:
                 f"'{name}'의 값 크기에 비해 너무 촘촘합니다. 더 굵게 하십시오",
             )
             raise InvalidParameter(method=self.method, parameter="resolution", problem=problem)
-        sides = hub["upto"][..., 0], n - hub["under"][..., 1]
-        if self.by == "site":
-            sides = hub["ranks"][..., 0], hub["ranks"][..., 1]
-            if self.weights:
-                sides = hub["under"][..., 0], n - hub["upto"][..., 1]
-        hub["shown"] = (n > 0) & (sides[0] >= minimum) & (sides[1] >= minimum)
         hub["apart"] = (cells[..., 0] != cells[..., 1]) & (hub["share"] > 0)
         hub["cells"] = cells[..., 0]
         middle = np.stack([order.multiples(cells[:, v], r) for v, r in enumerate(self.resolutions)], axis=1)

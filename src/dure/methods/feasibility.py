@@ -33,9 +33,7 @@ STROBE = (
 class Parameters(Asked):
     by_hospital: Annotated[
         bool,
-        described(
-            "also count each hospital (needs per_hospital permits)", "병원별로도 셈(per_hospital 허가 필요)"
-        ),
+        described("also count each hospital (needs per_hospital permits)", "병원별로도 셈(per_hospital 허가 필요)"),
     ] = False
     by: Annotated[
         tuple[str, ...],
@@ -146,7 +144,9 @@ class Feasibility(DerivesNothing):
 def _levels(question: Question, name: str, parameter: str) -> tuple[str, ...]:
     """Raises UnknownColumn, or InvalidParameter where people cannot be counted by it."""
     if name == "site":
-        raise _unusable(parameter, "Ask `by_hospital: true` for counts of hospitals", "병원별 수는 `by_hospital: true`로 물으십시오")
+        raise _unusable(
+            parameter, "Ask `by_hospital: true` for counts of hospitals", "병원별 수는 `by_hospital: true`로 물으십시오"
+        )
     levels = question.column(name).levels
     if not levels:
         raise _unusable(

@@ -163,7 +163,8 @@ def _result(question: Question, search: Search, state: State) -> Result:
     p: Parameters = question.parameters
     found, names = search.found(state), groups_of(question, p.by, "quantiles")
     small = f"<{question.minimum_people}"
-    rows, people = [], []
+    rows: list[tuple[object, ...]] = []
+    people: list[tuple[object, ...]] = []
     hidden: dict[tuple[int, str], str] = {}
     gone: dict[tuple[int, str], str] = {}
     for v, column in enumerate(p.columns):
@@ -227,9 +228,9 @@ def _paragraph(p: Parameters, search: Search) -> Words:
         (f", weighted by {p.weights},", f" {p.weights}(으)로 가중하여") if p.weights else ("", "")
     )
     return Words(
-        f"Percentiles ({shares}) were computed{by_en}{weighted_en} as {meaning.en} (definition {p.defined} of Hyndman and "
-        f"Fan [1]) from counts of people summed over hospitals, and are given to the nearest multiple of a declared "
-        f"resolution ({to}). Neither smallest nor largest values were computed.",
+        f"Percentiles ({shares}) were computed{by_en}{weighted_en} as {meaning.en} (definition {p.defined} of Hyndman "
+        f"and Fan [1]) from counts of people summed over hospitals, and are given to the nearest multiple of a "
+        f"declared resolution ({to}). Neither smallest nor largest values were computed.",
         f"백분위수({shares})는{by_ko}{weighted_ko} {meaning.ko}(하인드먼과 판의 정의 {p.defined} [1])로 구하였다. "
         f"병원별 사람 수의 합만으로 계산하였고, 정한 단위의 배수로 반올림하였다({to}). "
         f"최솟값과 최댓값은 계산하지 않았다.",
