@@ -402,3 +402,41 @@ def test_ugly_hospitals_give_the_answer_of_the_usable_ones_or_an_error(seed: int
     if show == "totals":
         shown = model(ask(frames, measure), "random")
         assert effect["estimate"] == pytest.approx(shown["estimate"], rel=1e-8, abs=1e-8 * shown["std_error"])
+
+
+def test_sums_of_three_hospitals_would_show_them_and_need_the_permit() -> None:
+    frames = larger(hospitals=4, small=40)  # of four, one has too few people
+    with pytest.raises(Refused) as caught:
+        ask(frames, show="totals", tau2="DL", rules="default")
+    assert caught.value.rule == "per_hospital_permit"
+    assert caught.value.setting == {}
+    assert ask(frames, show="totals", tau2="DL", rules={"per_hospital": True}).facts["hospitals"] == 3
+
+
+@settings(max_examples=20, deadline=None, derandomize=True)
+@given(seed=st.integers(0, 10_000), measure=st.sampled_from(list(MEASURES)), rate=st.sampled_from([0.05, 0.3, 0.9]))
+def test_no_estimate_stands_on_fewer_than_ten_of_any_group(seed: int, measure: str, rate: float) -> None:
+    random, frames, small = np.random.default_rng(seed), {}, {}
+    for place, n in enumerate((30, 60, 120, 400)):
+        part = pl.DataFrame(
+            {
+                "treated": (random.random(n) < 0.5).astype(float),
+                "event": (random.random(n) < rate).astype(float),
+                "value": random.choice([0.0, 0.0, 0.0, 5.0, 7.0], n, p=[0.3, 0.3, 0.3, 0.05, 0.05]),
+            }
+        )
+        frames[f"h{place}"] = part
+        arms = [part.filter(treated=arm) for arm in (0.0, 1.0)]
+        if measure == "MD":
+            small[f"h{place}"] = min(arm["value"].ne(0.0).sum() for arm in arms) < 10
+        else:
+            small[f"h{place}"] = min(arm["event"].eq(value).sum() for arm in arms for value in (0.0, 1.0)) < 10
+    try:
+        found = ask(frames, measure, rules={"per_hospital": True})
+    except (NoEstimate, Refused) as error:
+        assert all(small.values())
+        assert not isinstance(error, Refused) or error.rule == "minimum_people"
+        return
+    for row in found["estimates"].to_dicts():
+        assert (row["estimate"] is None) == small[row["hospital"]]
+        assert row["n"] is None or (row["n"] >= 10 and row["n"] % 5 == 0)

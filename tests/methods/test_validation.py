@@ -450,3 +450,39 @@ def test_it_says_how_it_was_done_in_both_languages() -> None:
     for figure in result.figures.values():
         table: Table = result.tables[figure.table]
         assert {figure.x, figure.y, *filter(None, (figure.low, figure.high, figure.group))} <= set(table.frame.columns)
+
+
+@settings(max_examples=20, deadline=None, derandomize=True)
+@given(seed=st.integers(0, 10_000), n=st.sampled_from([90, 150, 400]), rate=st.sampled_from([0.03, 0.1, 0.5, 0.95]))
+def test_no_released_cell_breaks_the_rules(seed: int, n: int, rate: float) -> None:
+    random = np.random.default_rng(seed)
+    frame = people(seed, n, 3).assign(stage=random.choice(["I", "II", "III"], n, p=[0.6, 0.3, 0.1]))
+    frame["y"] = (random.random(n) < rate).astype(float)
+    everything = {"subgroups": ["stage"], "resolution": 0.01, "thresholds": [0.2, 0.5, 0.55, 0.9], "hospitals": True}
+    found = ask(frame, rules="default", auprc=True, reference="score", **everything)
+    for table in found.result.tables.values():
+        for column in table.counts:
+            shown = table.frame[column].drop_nulls()
+            assert all(value >= 10 and value % 5 == 0 for value in shown), column
+    classes = frame.groupby(["hospital", "y"]).size().unstack(fill_value=0).reindex(columns=[0.0, 1.0], fill_value=0)
+    for name in ("auroc", "calibration_hospitals", "comparison"):
+        numbers = [c for c, dtype in found[name].schema.items() if dtype.is_float()]
+        for row in found[name].to_dicts():
+            if classes.loc[row["hospital"]].min() < 10:
+                assert all(row[column] is None for column in numbers)
+    both = min(frame["y"].sum(), n - frame["y"].sum())
+    for name, needed in (("discrimination", 10), ("recalibration", 10)):
+        if both < needed:
+            assert found[name].drop("score").null_count().sum_horizontal()[0] == 2 * (found[name].width - 1)
+    for row in found["subgroups"].to_dicts():
+        part = frame[frame["stage"] == row["level"]]["y"]
+        if min(part.sum(), len(part) - part.sum()) < 10:
+            assert all(row[c] is None for c, dtype in found["subgroups"].schema.items() if dtype.is_numeric())
+    cells = ("true_positive", "false_positive", "true_negative", "false_negative")
+    for row in found["thresholds"].to_dicts():
+        own = frame[row["score"]] >= row["threshold"]
+        smallest = (
+            pd.crosstab(own, frame["y"]).reindex(index=[False, True], columns=[0.0, 1.0], fill_value=0).min().min()
+        )
+        if smallest < 10:
+            assert all(row[name] is None for name in (*cells, "sensitivity", "specificity", "ppv", "npv"))
