@@ -15,7 +15,7 @@ import polars as pl
 
 from dure.errors import Refused
 from dure.estimation import people
-from dure.estimation.likelihood import ModelRows, Sums, Wanted, sums_at
+from dure.estimation.likelihood import ModelRows, Sums, Wanted, saturated, sums_at
 from dure.estimation.remedy import merged_design
 from dure.language import Words
 from dure.methods.regression import fitting
@@ -117,13 +117,12 @@ class Regression:
         data, keep = model_rows(rows, model)
         if state["phase"] == "counts":
             return counts(rows, model, data, keep), {}
-        centred = rows.remember_latest(
-            ("centred", model.key),
-            np.asarray(state["centre"]).tobytes(),
-            lambda: replace(data, x=data.x - np.asarray(state["centre"])[:, None]),
-        )
         theta = state.get("theta", float("inf"))
         mean = state["mean_y"] if state["phase"] == "start" else None
+        best = None
+        if model.parameters.family != "negative_binomial":  # whose likelihood changes with θ
+            best = rows.remember(("saturated", model.key), lambda: saturated(model.family(), data))
+        centred = replace(data, centre=np.asarray(state["centre"]), saturated=best)
         last = state["phase"] == "last"
         clusters = None
         if last and model.parameters.covariance == "cluster":
