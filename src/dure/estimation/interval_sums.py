@@ -14,7 +14,6 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from dure.estimation.risk_sets import BLAS
 from dure.estimation.tied_events import Steps, Ties, steps
 
 Vector = NDArray[np.float64]
@@ -112,13 +111,12 @@ def _grouped(x: Matrix, weights: Vector, group: Places, chosen: Places, groups: 
     columns = len(x)
     triangle = np.tril_indices(columns)
     sums = (np.zeros((groups, 1)), np.zeros((groups, columns)), np.zeros((groups, size_of_triangle(columns))))
-    with BLAS.limit(limits=1):
-        for place, rows in _runs(group, chosen):
-            part, weight = np.take(x, rows, axis=1), weights[rows]
-            weighted = part * weight
-            sums[0][place] += weight.sum()
-            sums[1][place] += weighted.sum(axis=1)
-            sums[2][place] += (weighted @ part.T)[triangle]
+    for place, rows in _runs(group, chosen):
+        part, weight = np.take(x, rows, axis=1), weights[rows]
+        weighted = part * weight
+        sums[0][place] += weight.sum()
+        sums[1][place] += weighted.sum(axis=1)
+        sums[2][place] += (weighted @ part.T)[triangle]
     return sums
 
 

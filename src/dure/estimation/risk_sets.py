@@ -223,13 +223,12 @@ class CoxSums:
 
 def sums_at(sets: RiskSets, beta: Vector, ties: Ties) -> CoxSums:
     """What one Newton step needs; an overflow is a likelihood of −OVERFLOWN/2 with nothing beside it."""
-    with BLAS.limit(limits=1):
-        at = at_risk(sets, beta, ties)
-        if at is None:
-            return CoxSums(-OVERFLOWN / 2, np.zeros(len(beta)), np.zeros((len(beta), len(beta))))
-        own = sets.weights[sets.event_rows]
-        likelihood = float(own @ at.eta[sets.event_rows]) - float(at.steps.log.sum())
-        return CoxSums(likelihood, *score_and_information(sets, at, None))
+    at = at_risk(sets, beta, ties)
+    if at is None:
+        return CoxSums(-OVERFLOWN / 2, np.zeros(len(beta)), np.zeros((len(beta), len(beta))))
+    own = sets.weights[sets.event_rows]
+    likelihood = float(own @ at.eta[sets.event_rows]) - float(at.steps.log.sum())
+    return CoxSums(likelihood, *score_and_information(sets, at, None))
 
 
 def score_and_information(sets: RiskSets, at: AtRisk, multiplier: Vector | None) -> tuple[Vector, Matrix]:
@@ -286,7 +285,6 @@ def score_residuals(sets: RiskSets, at: AtRisk) -> Matrix:
 
 def clustered(residuals: Matrix, cluster: Places | None) -> Matrix:
     """(p, p) outer products of the residuals (p, n) summed within clusters, or of each row where none is given."""
-    with BLAS.limit(limits=1):
-        if cluster is not None:
-            residuals = np.array([np.bincount(cluster, weights=row) for row in residuals]).reshape(len(residuals), -1)
-        return np.asarray(residuals @ residuals.T)
+    if cluster is not None:
+        residuals = np.array([np.bincount(cluster, weights=row) for row in residuals]).reshape(len(residuals), -1)
+    return np.asarray(residuals @ residuals.T)

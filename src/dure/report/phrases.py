@@ -265,6 +265,22 @@ HEADINGS: dict[str, Words] = {
     "weight_fixed": Words("Weight, fixed (%)", "가중치, 고정(%)"),
     "weight_random": Words("Weight, random (%)", "가중치, 무작위(%)"),
     "left_out": Words("Without", "제외한 병원"),
+    "hazard_ratio": Words("Hazard ratio", "위험비"),
+    "chi2": Words("χ²", "χ²"),
+    "stratum": Words("Stratum", "층"),
+    "time": Words("Time", "시간"),
+    "at_risk": Words("At risk", "위험집단 수"),
+    "hazard": Words("Cumulative hazard", "누적위험"),
+    "survival": Words("Survival", "생존율"),
+    "log_likelihood_null": Words("Log-likelihood without terms", "항이 없을 때의 로그 가능도"),
+    "likelihood_ratio": Words("Likelihood ratio test (χ²)", "가능도비 검정(χ²)"),
+    "wald": Words("Wald test (χ²)", "왈드 검정(χ²)"),
+    "score_test": Words("Score test (χ²)", "점수 검정(χ²)"),
+    "likelihood_ratio_p": Words("p (likelihood ratio)", "p값(가능도비)"),
+    "wald_p": Words("p (Wald)", "p값(왈드)"),
+    "score_test_p": Words("p (score)", "p값(점수)"),
+    "ties": Words("Ties", "동시 사건"),
+    "rows": Words("Rows", "행 수"),
 }
 
 

@@ -30,7 +30,8 @@ from dure.estimation.risk_sets import (
 from dure.language import Words
 from dure.methods.cox import on_grid
 from dure.methods.cox.answer import result
-from dure.methods.cox.model import Model, compared, counted, interval_rows, model_of, sorted_rows
+from dure.methods.cox.counts import compared, counted
+from dure.methods.cox.model import Model, forget, fresh, interval_rows, model_of, sorted_rows
 from dure.methods.cox.parameters import Parameters
 from dure.study.method import HUB, Example, Kept, Law, Question, State
 from dure.study.result import Result
@@ -87,28 +88,12 @@ class Cox:
 
     def summarise(self, rows: Rows, question: Question, state: State, kept: Kept) -> tuple[Summary, Kept]:
         model = model_of(question)
-        if state["phase"] == "counts":
-            return counted(rows, model), {}
-        beta = np.asarray(state["beta"], dtype=np.float64)
-        if state["phase"] == "final":
-            return _final(rows, model, state), {}
-        found: Summary = {}
-        if model.parameters.by_hospital:
-            sets, data = sorted_rows(rows, model)
-            sums = sums_at(sets, beta, model.parameters.ties)
-            found = {
-                "log_likelihood": np.array(sums.log_likelihood),
-                "gradient": sums.gradient,
-                "hessian": sums.hessian,
-            }
-        else:
-            on_intervals, data = interval_rows(rows, model, np.asarray(state["centre"]))
-            found = on_grid.sums(model, on_intervals, beta)
-        if state["phase"] == "start":
-            x, _ = model.design.read(rows, np.where(data.keep, 0.0, np.nan))
-            found["powers"] = people.powers(x, np.asarray(state["centre"]))
-            found |= compared(rows, model, x) if model.parameters.by_hospital else {}
-        return found, {}
+        with BLAS.limit(limits=1):  # products of a row are too small to share
+            if state["phase"] == "counts":
+                return counted(rows, model), {}
+            if state["phase"] == "final":
+                return _final(rows, model, state), {}
+            return _sums(rows, model, state), {}
 
     def conclude(self, total: Total, question: Question, state: State) -> State | Result:
         model = model_of(question)
@@ -224,6 +209,23 @@ def _small_design(arrays: Summary, minimum: int) -> bool:
     return bool((np.minimum(cells, arrays["n"] - cells) < minimum).any() or (pairs < minimum).any())
 
 
+def _sums(rows: Rows, model: Model, state: State) -> Summary:
+    """What a Newton step needs; with the first one, how columns are spread and who is compared."""
+    beta, centre = np.asarray(state["beta"], dtype=np.float64), np.asarray(state["centre"], dtype=np.float64)
+    if model.parameters.by_hospital:
+        sums = sums_at(sorted_rows(rows, model)[0], beta, model.parameters.ties)
+        likelihood = np.array(sums.log_likelihood)
+        found: Summary = {"log_likelihood": likelihood, "gradient": sums.gradient, "hessian": sums.hessian}
+    else:
+        found = on_grid.sums(model, interval_rows(rows, model, centre)[0], beta)
+    if state["phase"] == "start":
+        x = fresh(rows, model).x
+        found["powers"] = people.powers(x, centre)
+        found |= compared(rows, model, x) if model.parameters.by_hospital else {}
+        forget(rows)
+    return found
+
+
 def _final(rows: Rows, model: Model, state: State) -> Summary:
     """Robust errors and effects that change with time, at the estimate."""
     p, beta = model.parameters, np.asarray(state["beta"], dtype=np.float64)
@@ -232,17 +234,16 @@ def _final(rows: Rows, model: Model, state: State) -> Summary:
         return {"meat": on_grid.meat(on_intervals, beta, state, data.cluster)}
     sets, data = sorted_rows(rows, model)
     found: Summary = {}
-    with BLAS.limit(limits=1):
-        at = at_risk(sets, beta, p.ties)
-        if at is None:
-            raise NotConverged(rounds=state["round"])
-        if p.robust:
-            cluster = None if data.cluster is None else data.cluster[sets.order]
-            found["meat"] = clustered(score_residuals(sets, at), cluster)
-        if p.schoenfeld:
-            g = (np.log(sets.time) if p.schoenfeld == "log" else sets.time) - state["event_mean"]
-            found["varying_score"], found["varying_crossed"] = score_and_information(sets, at, g)
-            found["varying_squared"] = score_and_information(sets, at, g**2)[1]
+    at = at_risk(sets, beta, p.ties)
+    if at is None:
+        raise NotConverged(rounds=state["round"])
+    if p.robust:
+        cluster = None if data.cluster is None else data.cluster[sets.order]
+        found["meat"] = clustered(score_residuals(sets, at), cluster)
+    if p.schoenfeld:
+        g = (np.log(sets.time) if p.schoenfeld == "log" else sets.time) - state["event_mean"]
+        found["varying_score"], found["varying_crossed"] = score_and_information(sets, at, g)
+        found["varying_squared"] = score_and_information(sets, at, g**2)[1]
     return found
 
 

@@ -81,8 +81,8 @@ def _tests(
     freedom, at = int(active.sum()), np.flatnonzero(active)
     likelihood, null = float(hub["log_likelihood"]), float(hub["null"])
     wald = float(beta[at] @ _solve(covariance[np.ix_(at, at)], beta[at]))
-    chosen = {"likelihood_ratio": 2 * (likelihood - null), "wald": wald, "score": float(hub["score"])}
-    found: dict[str, Fact] = {"log_likelihood": likelihood, "log_likelihood_null": null, "df": freedom}
+    chosen = {"likelihood_ratio": 2 * (likelihood - null), "wald": wald, "score_test": float(hub["score"])}
+    found: dict[str, Fact] = {"log_likelihood": likelihood, "log_likelihood_null": null, "freedom": freedom}
     for name, chi2 in chosen.items():
         known = bool(np.isfinite(chi2))
         found |= {name: chi2 if known else None, f"{name}_p": float(stats.chi2.sf(chi2, freedom)) if known else None}
@@ -138,9 +138,9 @@ def proportional_hazards(
         chi2 = float(score[at] @ _solve(left, score[at]))
         found.append((name, chi2, len(at), float(stats.chi2.sf(chi2, len(at))) if np.isfinite(chi2) else None))
     frame = pl.DataFrame(
-        found, schema={"term": pl.String, "chi2": pl.Float64, "df": pl.Int64, "p_value": pl.Float64}, orient="row"
+        found, schema={"term": pl.String, "chi2": pl.Float64, "freedom": pl.Int64, "p_value": pl.Float64}, orient="row"
     ).with_columns(pl.col("chi2").fill_nan(None))
-    return Table(frame, derived=("df", "p_value"))
+    return Table(frame, derived=("freedom", "p_value"))
 
 
 def _solve(matrix: NDArray[Any], right: NDArray[Any]) -> NDArray[Any]:
