@@ -6,9 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def hidden_cells(
-    counts: NDArray[np.int64], minimum: int, also: NDArray[np.bool_] | None = None
-) -> NDArray[np.bool_]:
+def hidden_cells(counts: NDArray[np.int64], minimum: int, also: NDArray[np.bool_] | None = None) -> NDArray[np.bool_]:
     """(A, B) cells to hide where the sums of all rows and columns are known.
 
     Small cells go (zeros too), and those of `also`. In every row and column with a hidden cell, further ones go, the
