@@ -183,9 +183,18 @@ def test_a_weight_that_outweighs_everybody_tells_nothing() -> None:
     assert ask(people(), weights="weight", times=[12])["at_times"]["survival"].null_count() == 0
 
 
-def test_a_grid_finer_than_the_rules_allow_is_said() -> None:
-    assert any("finer" in note.en for note in ask(people()).notes)
-    assert not any("finer" in note.en for note in ask(people(), grid=[10, 20, 30, 60]).notes)
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({}, False),  # equal widths are a resolution
+        ({"grid": list(range(1, 61))}, True),
+        ({"grid": [10, 20, 30, 60]}, False),
+        ({"times": [12, 24]}, False),
+        ({"times": [12, 12.5]}, True),
+    ],
+)
+def test_points_that_are_not_shown_are_said(asked: dict[str, Any], said: bool) -> None:
+    assert any("closer" in note.en for note in ask(people(), **asked).notes) == said
 
 
 # ── what cannot be asked ──

@@ -4,7 +4,8 @@ Times are moved up to the next grid point (a death in an interval counts at its 
 down to the last one; where the grid holds every distinct time, nothing moves. One round: counts by stratum, group and
 interval, and sums of weights and their squares where people have weights.
 
-What is shown of a curve are the ends of intervals widened until enough events lie between them. Single numbers
+What is shown of a curve are the ends of intervals widened until enough events lie between them, declared `times` among
+them where they can be; a note says so where points that the question names are not shown. Single numbers
 (medians, restricted means, tests, differences) are computed on the declared grid, and told only of groups with enough
 people and events, a median only with enough events before and people after it.
 """
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 from dure.errors import InvalidParameter, NobodyLeft, NotACount, Refused
 from dure.estimation.grids import entry_places, leaving_places
 from dure.estimation.merging import merged_levels
+from dure.estimation.parameters import Even
 from dure.language import Words
 from dure.methods.survival import competing, tables, telling
 from dure.methods.survival.comparison import compare
@@ -171,7 +173,7 @@ class Survival(DerivesNothing):
             )
         found |= {"at_risk": tables.risk_table(groups, p.times), "rmst": tables.means(groups, means, tau, p)}
         facts: dict[str, Fact] = {"n": n, "events": int(events.sum())}
-        notes = _notes(groups, means, people, heavy, minimum)
+        notes = _notes(p, groups, means, people, heavy)
         if p.causes:
             notes += (telling.ANY_CAUSE,)
         if len(names) > 1:
@@ -291,10 +293,14 @@ def _last_followed(groups: list[tables.Group], minimum: int) -> float:
 
 
 def _notes(
-    groups: list[tables.Group], means: list[Any], people: Leaving, heavy: NDArray[np.bool_], minimum: int
+    p: Parameters, groups: list[tables.Group], means: list[Any], people: Leaving, heavy: NDArray[np.bool_]
 ) -> tuple[Words, ...]:
     notes = []
-    if any(len(group.runs) < len(group.curve.points) for group in groups):
+    # Equal widths are a resolution; points by name, and declared times, are what somebody wants to see.
+    named = {tables.place_of(groups[0].curve.points, time) for time in p.times}
+    if not isinstance(p.grid, Even):
+        named = set(range(len(groups[0].curve.points)))
+    if any(named - set(group.ends) for group in groups):
         notes.append(telling.COARSER)
     if heavy.any():
         notes.append(telling.DOMINATED)

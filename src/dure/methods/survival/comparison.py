@@ -103,7 +103,8 @@ def ratio(one: tuple[float, float], other: tuple[float, float], level: float) ->
     found = _normal(float(np.log(one[0] / other[0])), float(np.hypot(one[1] / one[0], other[1] / other[0])), level)
     if found is None:
         return None
-    estimate, low, high = np.exp([found.estimate, found.low, found.high]).tolist()
+    with np.errstate(over="ignore"):  # an upper limit beyond all numbers is none
+        estimate, low, high = np.exp([found.estimate, found.low, found.high]).tolist()
     return Contrast(estimate, found.error, found.statistic, found.p_value, low, high)
 
 

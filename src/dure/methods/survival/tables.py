@@ -231,8 +231,12 @@ def contrasts(groups: Sequence[Group], found: Sequence[Mean], tau: float, p: Par
         one, other = (mean.value, mean.error), (base_mean.value, base_mean.error)
         add(term, "rmst_difference", tau, allowed, difference(one, other, p.level))
         add(term, "rmst_ratio", tau, allowed, ratio(one, other, p.level))
-        lost = ratio((tau - mean.value, mean.error), (tau - base_mean.value, base_mean.error), p.level)
-        add(term, "rmtl_ratio", tau, allowed, lost)
+        lost, base_lost = tau - mean.value, tau - base_mean.value
+        some = min(lost, base_lost) > 1e-12 * tau  # less is what rounding leaves of nothing
+        add(
+            term, "rmtl_ratio", tau, allowed,
+            ratio((lost, mean.error), (base_lost, base_mean.error), p.level) if some else None,
+        )  # fmt: skip
         for time in p.times:
             place = place_of(group.curve.points, time)
             allowed = all(one.enough and place in one.ends and _past(one, place) >= minimum for one in (group, base))

@@ -136,9 +136,9 @@ def figures(p: Parameters) -> dict[str, Figure]:
 
 
 COARSER = Words(
-    "The declared grid is finer than the rules allow to show: the curve stands only where enough events lie between "
-    "its points. Medians, restricted means and tests use the declared grid.",
-    "선언한 격자가 규칙이 보이도록 허용하는 것보다 촘촘합니다. 곡선은 점 사이에 사건이 충분한 곳만 보입니다. "
+    "Points of the declared grid or times lie closer than the rules allow to show: the curve stands only where enough "
+    "events lie between its points. Medians, restricted means and tests use the declared grid.",
+    "선언한 격자점이나 때가 규칙이 보이도록 허용하는 것보다 촘촘합니다. 곡선은 점 사이에 사건이 충분한 곳만 보입니다. "
     "중앙값, 제한평균, 검정은 선언한 격자로 계산했습니다.",
 )
 NOT_COMPARED = Words(
