@@ -68,6 +68,7 @@ def glum_(data: Frames) -> tuple[float, Any]:
         model.fit(x, y)
         errors = np.sqrt(np.diag(model.covariance_matrix(x, y, robust=False, dispersion=1.0)))
         took += time.perf_counter() - start
+        errors *= np.sqrt(1 - (len(errors) / len(y)))  # glum multiplies by n/(n − p), which no other program does
         found.append(np.column_stack([np.concatenate([[model.intercept_], model.coef_]), errors]))
     return took, np.hstack(found)
 
