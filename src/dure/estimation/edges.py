@@ -82,7 +82,7 @@ class Cells:
         enough for two bins."""
         share = max(self.people.sum() / (2 * bins), 2 * minimum, 1)
         full = (self.width == 1 << (32 - sum(STAGES[:stage]))) & (self.people > share)
-        return self.start[full] >> (32 - sum(STAGES[:stage]))
+        return np.asarray(self.start[full] >> (32 - sum(STAGES[:stage])))
 
     def divided(self, cells: NDArray[np.int64], counts: Counts, stage: int) -> Cells:
         """With the cells `cells` replaced by their parts."""
@@ -103,15 +103,15 @@ class Cells:
         joins the last bin.
         """
         found: list[float] = []
-        left, held = int(self.people.sum()), 0
-        for place, people in enumerate(self.people.tolist()):
-            held += people
-            rest = left - held
-            if held >= max(left / max(bins - len(found), 1), minimum, 1) and rest >= max(minimum, 1):
-                found.append(_roundest(int(self.start[place] + self.width[place]), int(self.start[place + 1])))
-                left, held = rest, 0
-            if len(found) == bins - 1:
+        upto = np.cumsum(self.people)
+        everybody, least, closed = int(self.people.sum()), max(minimum, 1), 0
+        while len(found) < bins - 1:
+            share = max((everybody - closed) / (bins - len(found)), least)
+            place = int(np.searchsorted(upto, closed + share))
+            if place + 1 >= len(upto) or everybody - upto[place] < least:
                 break
+            found.append(_roundest(int(self.start[place] + self.width[place]), int(self.start[place + 1])))
+            closed = int(upto[place])
         return np.asarray(found, dtype=np.float64)
 
 

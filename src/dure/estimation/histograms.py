@@ -19,7 +19,7 @@ from scipy import sparse
 Codes = NDArray[np.uint8]
 Places = NDArray[np.int32]
 
-TOGETHER, LEAST = 1 << 14, 1 << 11
+TOGETHER, LEAST = 1 << 15, 1 << 11
 """Rows of one product: at most, and at least where threads share them."""
 DIGITS = 50
 """Bits of a total; two more than these are left for what a total may exceed its bound by."""
@@ -64,16 +64,21 @@ class Columns:
             rows, ends = np.concatenate(groups), np.cumsum(sizes)
             block = min(TOGETHER, max(-(-people // threads()), LEAST))
 
+            everybody = len(groups) == 1 and people == len(self.places)  # the order does not matter
+
             def product(start: int) -> NDArray[np.float64]:
                 here = rows[start : start + block]
-                places = self.places.take(here, axis=0)
+                if everybody:
+                    places, own = self.places[start : start + block], values[start : start + block]
+                else:
+                    places, own = self.places.take(here, axis=0), values.take(here, axis=0)
                 of = np.searchsorted(ends, [start, start + len(here) - 1], side="right")
-                for group in range(of[0], of[1] + 1):
+                for group in range(max(of[0], 1), of[1] + 1):
                     low, high = ends[group] - sizes[group] - start, ends[group] - start
                     places[max(low, 0) : high] += np.int32(group * self.cells)
                 held = (self._ones[: places.size], places.ravel(), self._pointers[: len(here) + 1])
                 matrix = sparse.csr_array(held, shape=(len(here), len(total)))
-                return np.asarray(matrix.T @ values.take(here, axis=0))
+                return np.asarray(matrix.T @ own)
 
             starts = range(0, people, block)
             for part in map(product, starts) if len(starts) == 1 else _pool().map(product, starts):
@@ -89,4 +94,3 @@ def threads() -> int:
 @cache
 def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads(), thread_name_prefix="histograms")
-

@@ -285,6 +285,15 @@ HEADINGS: dict[str, Words] = {
     "score_test_p": Words("p (score)", "p값(점수)"),
     "ties": Words("Ties", "동시 사건"),
     "rows": Words("Rows", "행 수"),
+    "splits": Words("Splits", "가른 횟수"),
+    "gain": Words("Gain (share)", "이득(몫)"),
+    "cover": Words("Cover (share)", "비중(몫)"),
+    "trees": Words("Trees", "나무 수"),
+    "leaves": Words("Leaves", "잎 수"),
+    "set": Words("People", "대상"),
+    "loss": Words("Loss", "손실"),
+    "validated": Words("Held out", "떼어 둔 사람"),
+    "validated_loss": Words("Loss, held out", "떼어 둔 사람의 손실"),
 }
 
 

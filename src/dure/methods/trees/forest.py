@@ -46,7 +46,7 @@ class Layout:
         levels = (column.levels if column.kind == "category" else () for column in columns.values())
         return cls(tuple(columns), tuple(found), tuple(levels))
 
-    @property
+    @cached_property
     def key(self) -> bytes:
         return b"|".join(edges.tobytes() for edges in self.edges)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from dure.language import Words
 from dure.methods.trees.forest import Layout, Tree, empty_tree, leaves, margins, tree_of
 from dure.methods.trees.parameters import Parameters, family
 from dure.study.method import Question, State
-from dure.study.rows import Rows
+from dure.study.rows import Column, Rows
 
 Vector = NDArray[np.float64]
 HELD_OUT, SEEN = 0, 1
@@ -201,5 +201,11 @@ def standing(rows: Rows, question: Question, state: State) -> Standing:
 
 def layout_of(question: Question, state: State) -> Layout:
     """Columns as the state's `edges` bin them: those of all numbers one after the other, and where each's `ends`."""
-    columns = {name: question.column(name) for name in question.parameters.inputs}
-    return Layout.of(columns, np.split(np.asarray(state["edges"]), np.asarray(state["ends"])[:-1]))
+    columns = tuple((name, question.column(name)) for name in question.parameters.inputs)
+    return _layout(columns, np.asarray(state["edges"]).tobytes(), np.asarray(state["ends"]).tobytes())
+
+
+@lru_cache(maxsize=8)
+def _layout(columns: tuple[tuple[str, Column], ...], edges: bytes, ends: bytes) -> Layout:
+    found = np.split(np.frombuffer(edges, dtype=np.float64), np.frombuffer(ends, dtype=np.int64)[:-1])
+    return Layout.of(dict(columns), found)
