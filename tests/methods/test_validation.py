@@ -282,12 +282,16 @@ def test_levels_of_the_steps_own_merge_subgroups() -> None:
 
 def test_hospitals_together_are_the_average_and_the_random_effects_of_their_rows() -> None:
     frame = people(11)
-    found = ask(frame, hospitals=True)
+    found = ask(frame, hospitals=True, auprc=True)
     rows = found["auroc"].filter(score="score").to_dicts()
     both = {name: (part["y"].sum(), (1 - part["y"]).sum()) for name, part in frame.groupby("hospital")}
     pairs = np.array([np.prod(both[row["hospital"]]) for row in rows])
     area = np.array([row["auroc"] for row in rows])
     said = found["summary"].filter(score="score")
+    cases = np.array([both[row["hospital"]][0] for row in rows])
+    precision = np.array([row["average_precision"] for row in rows])
+    shown = said.filter(measure="average_precision").to_dicts()[0]
+    assert shown["estimate"] == pytest.approx(precision @ cases / cases.sum())
     average = said.filter(measure="auroc", model="average").to_dicts()[0]
     assert average["estimate"] == pytest.approx(area @ pairs / pairs.sum())
     error = np.array([row["std_error"] for row in rows]) / (area * (1 - area))
@@ -299,7 +303,7 @@ def test_hospitals_together_are_the_average_and_the_random_effects_of_their_rows
     slopes = random_effects.combine(own["slope"].to_numpy(), own["slope_std_error"].to_numpy() ** 2)
     slope = said.filter(measure="slope").to_dicts()[0]
     assert slope["estimate"] == pytest.approx(slopes.random.estimate)
-    assert set(said["measure"]) == {"auroc", "slope", "in_the_large", "observed_expected"}
+    assert set(said["measure"]) == {"auroc", "average_precision", "slope", "in_the_large", "observed_expected"}
 
 
 def test_the_average_holds_nothing_of_a_hospital_that_is_withheld() -> None:

@@ -1,8 +1,9 @@
 """Meta-analysis over hospitals: of estimates each may show, or from sums of weights where none may be shown.
 
 The estimates are those of an earlier step that ran inside each hospital (`scope: each`), or each hospital's own 2×2
-table or difference in means. Sums that outnumber what they hide (an estimate and a variance for each hospital) show
-single hospitals without naming them; they are declared so and need the same permit.
+table or difference in means. With `release: false` nothing of the earlier step leaves a hospital, no permit is needed,
+and `show: totals` combines the answers from sums. Sums that outnumber what they hide (an estimate and a variance for
+each hospital) show single hospitals without naming them; they are declared so and need the permit.
 """
 
 from __future__ import annotations

@@ -3,6 +3,11 @@
 An AUROC leaves its hospital as one number behind which stand its cases and its non-cases. Calibration, the Brier
 score, counts at thresholds and the AUROC of rounded scores are sums. Rounds: one of counts and sums, then Newton steps
 of the recalibration (4 to 6).
+
+Internal–external validation is a chain of steps: a model with `scope: all_but_one` and `release: false`, then a
+validation that uses it, scores `<step>.prediction`, with `hospitals: true`. Each person is then scored by the model
+made without their hospital; `auroc`, `calibration_hospitals` and `summary` say how it does in each hospital, and how it
+would in a new one (prediction interval).
 """
 
 from __future__ import annotations

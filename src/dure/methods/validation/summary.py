@@ -35,6 +35,12 @@ def summary(answer: Answer, tables: Mapping[str, Table]) -> Table:
             found = interval(mean, error, level, logit=True)
             ends = {name: found[name] for name in ("ci_low", "ci_high")}
             rows.add(score=score, measure="auroc", model="average", hospitals=int(shown.sum()), estimate=mean, **ends)
+        if answer.p.auprc and shown.any():
+            cases, own_precision = (answer.total[name][shown, place] for name in ("cases", "average_precision"))
+            mean = float(own_precision @ cases / cases.sum())
+            rows.add(
+                score=score, measure="average_precision", model="average", hospitals=int(shown.sum()), estimate=mean
+            )
         known = (spread > 0) & (area > 0) & (area < 1)
         inner = area[known] * (1 - area[known])
         _random(rows, score, "auroc", np.log(area[known] / (1 - area[known])), spread[known] / inner**2, level)
