@@ -590,6 +590,8 @@ def test_what_cannot_be_asked_says_so() -> None:
     asked(NobodyLeft, {"all": frame.with_columns(weight=pl.lit(0.0))}, weights="weight")
     asked(NotACount, {"all": frame.with_columns(weight=pl.lit(-1.5))}, weights="weight")
     asked(NothingVaries, {"all": frame.with_columns(age=pl.lit(61.5))}, inputs=["age"])
+    numbers = patients(200, 9, number=True)
+    asked(NotAnOutcome, {"all": numbers.with_columns(y=pl.col("y") * 1e300)})
     rows = Rows(frame.with_columns(y=pl.lit(2.0)), "all", columns_of(one), (200,), np.arange(200))
     with pytest.raises(NotAnOutcome):
         method.summarise(rows, question(frame, ASKED), {"phase": "edges"}, {})
@@ -611,3 +613,10 @@ def test_levels_of_the_step_cut_a_number_into_a_category() -> None:
         "age=60 to under 70",
         "age=≥70",
     )
+
+
+def test_an_outcome_that_does_not_vary_grows_no_split() -> None:
+    frame = patients(300, 12, number=True).with_columns(y=pl.when(pl.col("person_id") >= 0).then(61.7))
+    frame = frame.with_columns(y=pl.col("y") + pl.when(pl.col("person_id") == 0).then(1e-9).otherwise(0.0))
+    result = working(evenly(frame, 2), {**ASKED, "trees": 2, "levels": None, "minimum_leaf": 10})
+    np.testing.assert_allclose(method.derive(rows_of(frame), question(frame, ASKED), result, {})["prediction"], 61.7)

@@ -19,6 +19,8 @@ from dure.study.method import Question, State
 from dure.study.rows import Column, Rows
 
 Vector = NDArray[np.float64]
+LARGEST = 1e18
+"""Of an outcome: XGBoost keeps leaves, and this method the mean, in single precision."""
 HELD_OUT, SEEN = 0, 1
 """Streams of draws: who is held out; from SEEN on, whom each tree sees."""
 
@@ -61,13 +63,18 @@ def _outcome(rows: Rows, question: Question) -> Vector:
         codes = rows.levels(name)
         return np.where(codes < 0, np.nan, codes).astype(np.float64)
     y = rows.numbers(name)
-    if family(question) == "binomial" and not np.isin(y[~np.isnan(y)], (0, 1)).all():
+    values, of = y[~np.isnan(y)], family(question)
+    if of == "binomial" and not np.isin(values, (0, 1)).all():
         problem = Words("It has values other than 0 and 1", "0과 1이 아닌 값이 있습니다")
         hint = Words(
             "Give a 0/1 column or a category of two levels, the second being the event.",
             "0/1 열이나 수준이 둘인 범주를 주십시오. 둘째 수준이 사건입니다.",
         )
-        raise NotAnOutcome(column=name, family="binomial", problem=problem, hint=hint)
+        raise NotAnOutcome(column=name, family=of, problem=problem, hint=hint)
+    if of == "gaussian" and (np.abs(values) > LARGEST).any():
+        problem = Words("It has numbers too large for single precision", "단정밀도로 나타내기에 너무 큰 수가 있습니다")
+        hint = Words("Measure it in a larger unit.", "더 큰 단위로 재십시오.")
+        raise NotAnOutcome(column=name, family=of, problem=problem, hint=hint)
     return y
 
 
