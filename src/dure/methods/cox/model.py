@@ -21,6 +21,9 @@ from dure.study.rows import Rows
 Vector = NDArray[np.float64]
 Places = NDArray[np.int64]
 
+MOST_NUMBERS = 8_000_000
+"""Of one array of a global model, strata × intervals × terms², before it is halved: 64 MB."""
+
 
 @dataclass(frozen=True)
 class Model:
@@ -86,7 +89,17 @@ def model_of(question: Question) -> Model:
         if name is not None:
             question.column(name)
     strata = () if p.by_hospital else tuple(_declared(question, name) for name in p.strata_columns)
-    return Model(p, whole, strata)
+    found = Model(p, whole, strata)
+    if not p.by_hospital and found.shape[0] * found.shape[1] * found.columns**2 > MOST_NUMBERS:
+        raise InvalidParameter(
+            method="cox",
+            parameter="grid",
+            problem=Words(
+                "So many intervals, strata and terms would send more numbers than can be handled: use a coarser grid",
+                "구간, 층, 항이 너무 많아 보낼 수가 감당할 수 없이 많아집니다. 더 굵은 격자를 쓰십시오",
+            ),
+        )
+    return found
 
 
 def _fits_together(p: Parameters) -> None:
