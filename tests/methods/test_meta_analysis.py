@@ -135,6 +135,17 @@ def test_mantel_haenszel_takes_in_the_hospital_with_an_empty_cell(
     assert ours["ratio"] == pytest.approx(np.exp(ours["estimate"]))
 
 
+def test_the_forest_plot_shows_hospitals_and_what_they_say_together(oracle: Any) -> None:
+    found = ask(hospitals(oracle))
+    rows = found["forest"].to_dicts()
+    assert [row["hospital"] for row in rows[-3:]] == ["Fixed effect", "Random effects", "Prediction interval"]
+    assert len(rows) == 8 + 3  # the hospital with an empty cell has no estimate
+    random = model(found, "random")
+    assert rows[-1]["ratio_low"] == pytest.approx(np.exp(random["prediction_low"]))
+    figure = found.result.figures["forest"]
+    assert {figure.x, figure.y, figure.low, figure.high} <= set(found[figure.table].columns)
+
+
 def test_the_levels_of_a_column_take_the_place_of_hospitals(oracle: Any) -> None:
     frames = hospitals(oracle)
     together = pl.concat([part.with_columns(ward=pl.lit(name)) for name, part in frames.items()])

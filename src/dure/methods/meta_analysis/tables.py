@@ -85,9 +85,10 @@ def of_estimates(
     }
     if usable.sum() > 2:
         tables["leave_one_out"] = _leave_one_out(p, names, estimate, variance, usable)
+    tables["forest"] = _forest(p, tables["estimates"], combined)
     forest = Figure(
         "forest",
-        "estimates",
+        "forest",
         x="ratio" if p.ratio else "estimate",
         y="hospital",
         low="ratio_low" if p.ratio else "ci_low",
@@ -242,6 +243,27 @@ def _estimates(
     derived = tuple(name for name in frame.columns if name not in ("hospital", "estimate", "std_error", "n"))
     behind = dict.fromkeys((*derived, "estimate", "std_error"), "n")
     return Table(frame, counts=("n",), behind=behind, derived=derived, withheld=withheld)
+
+
+def _forest(p: Parameters, estimates: Table, combined: Combined) -> Table:
+    """What the forest plot draws: hospitals with an estimate, both pooled effects, and the prediction interval."""
+    rows = [
+        {"hospital": row["hospital"], "hospital_ko": row["hospital"]}
+        | {name: row[name] for name in ("estimate", "ci_low", "ci_high")}
+        for row in estimates.frame.iter_rows(named=True)
+        if row["estimate"] is not None
+    ]
+    random = combined.random
+    for words, effect, ends in (
+        (Words("Fixed effect", "고정효과"), combined.fixed, combined.fixed.ci),
+        (Words("Random effects", "무작위효과"), random, random.ci),
+        (Words("Prediction interval", "예측구간"), random, random.prediction),
+    ):
+        if all(map(math.isfinite, ends)):
+            said = {"hospital": words.en, "hospital_ko": words.ko}
+            rows.append(said | {"estimate": effect.estimate, "ci_low": ends[0], "ci_high": ends[1]})
+    frame = _ratios(p, pl.DataFrame(rows))
+    return Table(frame, derived=tuple(frame.columns))
 
 
 def _leave_one_out(
