@@ -138,6 +138,13 @@ def test_the_baseline_hazard_is_that_of_r(case: str, oracle: Any, compared: Any)
     assert table["events"].sum() == inside.height
 
 
+@pytest.mark.parametrize("case", WITHIN_CASES)
+def test_concordance_is_that_of_r(case: str, oracle: Any, compared: Any) -> None:
+    found = ask(oracle.table("cox"), concordance=True, **WITHIN_CASES[case]).facts["concordance"]
+    theirs = oracle.numbers("cox")["concordance"][case]
+    compared(method="cox", oracle=f"{R} concordance", what=f"concordance, {case}", ours=found, theirs=theirs)
+
+
 # ── against statsmodels and lifelines ──
 
 
@@ -437,6 +444,7 @@ def test_scales_from_a_millionth_to_a_thousand_million() -> None:
         ({}, {"strata": None, "grid": [2, 1]}, InvalidParameter),
         ({}, {"strata": None, "grid": FINE, "formula": "(x + w + z + time + event)**3"}, InvalidParameter),
         ({}, {"schoenfeld": "km"}, InvalidParameter),
+        ({}, {"strata": None, "grid": [5, 30], "concordance": True}, InvalidParameter),
         ({}, {"strata": "x", "grid": [5, 30]}, InvalidParameter),
         ({}, {"time": "z"}, InvalidParameter),
         ({}, {"formula": "event ~ x"}, FormulaError),
@@ -622,10 +630,11 @@ def test_no_sum_at_risk_leaves_before_the_grid_has_passed() -> None:
 
 def test_what_a_paper_says_depends_on_parameters_alone() -> None:
     asked = {"formula": "x + z", "cluster": "w", "schoenfeld": "log", "weights": "w", "strata": ["site", "z"]}
+    asked |= {"concordance": True}
     one, other = ask(people(21), **asked).result, ask(people(22), **asked).result
     assert one.paragraph == other.paragraph
     assert one.paragraph is not None
-    assert len(one.references) == 4
-    for place in range(1, 5):
+    assert len(one.references) == 5
+    for place in range(1, 6):
         assert f"[{place}]" in one.paragraph.en
         assert f"[{place}]" in one.paragraph.ko

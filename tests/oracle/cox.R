@@ -56,7 +56,9 @@ hazards <- function(fit) {
   list(time = h$time, hazard = h$hazard, strata = if (is.null(h$strata)) "" else as.character(h$strata))
 }
 transforms <- c(identity = "identity", log = "log", km = "km", rank = "rank")
+agreed <- function(fit) unname(concordance(fit)$concordance)
 answer(list(
+  concordance = lapply(within, agreed),
   within = lapply(within, fitted_),
   across = lapply(across, fitted_),
   within_zph = lapply(transforms[1:2], function(g) lapply(within[c("efron", "breslow", "entry", "weights")], zph, g)),

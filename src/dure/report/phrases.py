@@ -294,6 +294,7 @@ HEADINGS: dict[str, Words] = {
     "loss": Words("Loss", "손실"),
     "validated": Words("Held out", "떼어 둔 사람"),
     "validated_loss": Words("Loss, held out", "떼어 둔 사람의 손실"),
+    "concordance": Words("Concordance", "일치도"),
 }
 
 

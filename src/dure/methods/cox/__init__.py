@@ -9,13 +9,14 @@ of proportional hazards.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import polars as pl
 
 from dure.errors import NobodyLeft, NotACount, NotConverged, NothingVaries, OneClass, Refused, Separation
-from dure.estimation import newton, people
+from dure.estimation import concordance, newton, people
 from dure.estimation.remedy import merged_design
 from dure.estimation.risk_sets import (
     BLAS,
@@ -69,6 +70,8 @@ class Cox:
             if asked.schoenfeld and asked.by_hospital:
                 found.append(array("varying_score", (p,), "moment", **behind))
                 found += [array(f"varying_{name}", (p, p), "moment", **behind) for name in ("crossed", "squared")]
+            if asked.concordance:
+                found.append(array("concordance", (3,), "moment", people=("people_with_event",)))
             return tuple(found)
         sums: Declaration = (
             array("log_likelihood", (), "moment", people=("people_with_event",)),
@@ -105,7 +108,12 @@ class Cox:
             varying = state[HUB].get("varying")
             if "varying_score" in total.arrays:
                 varying = [total[f"varying_{name}"] for name in ("score", "crossed", "squared")]
-            return result(model, question, state, meat, tuple(varying) if varying else None)
+            found = result(model, question, state, meat, tuple(varying) if varying else None)
+            if not model.parameters.concordance:
+                return found
+            agree, disagree, equal = total["concordance"].tolist()
+            share = (agree + equal / 2) / (agree + disagree + equal) if agree + disagree + equal else None
+            return replace(found, facts={**found.facts, "concordance": share})
         return _step(total, question, model, state)
 
     def derives(self, question: Question) -> Mapping[str, Column]:
@@ -244,6 +252,8 @@ def _final(rows: Rows, model: Model, state: State) -> Summary:
         g = (np.log(sets.time) if p.schoenfeld == "log" else sets.time) - state["event_mean"]
         found["varying_score"], found["varying_crossed"] = score_and_information(sets, at, g)
         found["varying_squared"] = score_and_information(sets, at, g**2)[1]
+    if p.concordance:
+        found["concordance"] = concordance.pairs(sets, at.eta)
     return found
 
 
@@ -315,7 +325,7 @@ def _step(total: Total, question: Question, model: Model, state: State) -> State
         hub["hazard"] = on_grid.hazards(model, found)
         if p.schoenfeld:
             hub["varying"] = list(on_grid.time_varying(model, total, found, hub["counts"], p.schoenfeld))
-    if p.robust or (p.schoenfeld and p.by_hospital):
+    if p.robust or (p.by_hospital and (p.schoenfeld or p.concordance)):
         told = on_grid.tell(found, model.shape) if found is not None else {}
         return {**after, "phase": "final", **told}
     varying = hub.get("varying")

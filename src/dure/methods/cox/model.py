@@ -126,6 +126,12 @@ def _fits_together(p: Parameters) -> None:
             "km and rank need the times of all hospitals: use identity or log, or a grid and strata without 'site'",
             "km과 rank에는 모든 병원의 시간이 필요합니다. identity나 log를 쓰거나 'site' 없이 grid를 주십시오",
         )
+    if not p.by_hospital and p.concordance:
+        raise refuse(
+            "concordance",
+            "Pairs are counted within hospitals: use strata with 'site', or leave it out",
+            "일치도는 병원 안의 짝으로 셉니다. strata에 'site'를 넣거나 빼십시오",
+        )
     try:
         p.points()
     except ValueError:

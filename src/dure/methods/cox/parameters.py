@@ -53,6 +53,14 @@ AcrossGrid = Annotated[
     ),
 ]
 
+Concordance = Annotated[
+    bool,
+    described(
+        "also the concordance of the linear predictor, over pairs within a hospital and stratum",
+        "병원과 층 안의 짝으로 센 선형 예측자의 일치도도 구함",
+    ),
+]
+
 
 class Parameters(Asked):
     formula: FormulaText
@@ -67,6 +75,7 @@ class Parameters(Asked):
     covariance: Covariance = "model"
     grid: AcrossGrid = None
     schoenfeld: Schoenfeld = None
+    concordance: Concordance = False
     levels: Levels = None
     tolerance: Tolerance = 1e-9
     level: Level = 0.95

@@ -15,6 +15,10 @@ GRAMBSCH = (
     "Grambsch PM, Therneau TM. Proportional hazards tests and diagnostics based on weighted residuals. "
     "Biometrika. 1994;81(3):515-26."
 )
+HARRELL = (
+    "Harrell FE, Califf RM, Pryor DB, Lee KL, Rosati RA. Evaluating the yield of medical tests. "
+    "JAMA. 1982;247(18):2543-6."
+)
 CHANGES = {
     "identity": Words("time", "시간"),
     "log": Words("the logarithm of time", "시간의 로그"),
@@ -61,4 +65,8 @@ def paragraph(p: Parameters) -> tuple[Words, tuple[str, ...]]:
         change = CHANGES[p.schoenfeld]
         text_en += f" Proportional hazards were tested against effects that change with {change.en} [{len(cited)}]."
         ko.append(f"비례위험 가정은 효과가 {change.ko}에 따라 변하는지로 검정했다[{len(cited)}].")
+    if p.concordance:
+        cited.append(HARRELL)
+        text_en += f" Discrimination was measured by concordance over pairs within strata [{len(cited)}]."
+        ko.append(f"변별력은 층 안의 짝으로 센 일치도로 평가했다[{len(cited)}].")
     return Words(text_en, " ".join(ko)), tuple(cited)
