@@ -208,7 +208,8 @@ def test_thresholds_and_net_benefit_equal_counting_by_hand() -> None:
     frame, cuts = people(8, 500, 2), [0.1, 0.35, 0.5, 0.9]
     found = ask(frame, thresholds=cuts)
     shown = found["thresholds"].filter(score="score").to_dicts()
-    curve = found["net_benefit"].filter(score="score")
+    curve = found["net_benefit"]
+    assert set(curve["strategy"]) == {"score", "other", "everyone", "nobody"}
     case = frame["y"] == 1
     for row, cut in zip(shown, cuts):
         positive = frame["score"] >= cut
@@ -231,10 +232,10 @@ def test_under_the_rules_a_threshold_with_few_people_beyond_it_is_withheld() -> 
     rows = found["thresholds"].filter(score="score").to_dicts()
     assert [row["true_positive"] is None for row in rows] == [True, False, True, False, True]
     assert all(row["sensitivity"] is None for row in rows if row["true_positive"] is None)
-    drawn = found["net_benefit"].filter(score="score")["threshold"].unique().sort().to_list()
+    drawn = found["net_benefit"].filter(strategy="score")["threshold"].unique().sort().to_list()
     assert drawn == [0.3, 0.6]
     shown = [row for row in rows if row["true_positive"] is not None]
-    for row, benefit in zip(shown, found["net_benefit"].filter(score="score", strategy="score")["net_benefit"]):
+    for row, benefit in zip(shown, found["net_benefit"].filter(strategy="score")["net_benefit"]):
         odds = row["threshold"] / (1 - row["threshold"])
         whole = row["cases"] + row["non_cases"]
         assert benefit == pytest.approx((row["true_positive"] - odds * row["false_positive"]) / whole)

@@ -305,9 +305,13 @@ def thresholds(answer: Answer) -> Table:
     return rows.table(counts=(*CUT, *WHOLES), shares=shares, derived=("threshold", *WHOLES, *shares))
 
 
+EVERYONE, NOBODY = Words("everyone", "모두"), Words("nobody", "아무도")
+
+
 def net_benefit(answer: Answer, at: Table) -> Table:
-    """The decision curve (Vickers & Elkin 2006), beside treating everyone and nobody: of the counts shown."""
-    rows = Rows(score=TEXT, strategy=TEXT, threshold=NUMBER, net_benefit=NUMBER)
+    """The decision curve (Vickers & Elkin 2006) of each score by name, beside treating everyone who has the first score
+    and nobody: of the counts shown."""
+    rows = Rows(strategy=TEXT, strategy_ko=TEXT, threshold=NUMBER, net_benefit=NUMBER)
     for row in at.frame.iter_rows(named=True):
         if row["cases"] is None:
             continue
@@ -315,13 +319,12 @@ def net_benefit(answer: Answer, at: Table) -> Table:
         cases, others, right, wrong = (
             answer.shown(row[name]) for name in ("cases", "non_cases", "true_positive", "false_positive")
         )
-        for strategy, (treated, needless) in {
-            "score": (right, wrong),
-            "everyone": (cases, others),
-            "nobody": (0.0, 0.0),
-        }.items():
+        strategies = [(Words(row["score"], row["score"]), right, wrong)]
+        if row["score"] == answer.p.scores[0]:
+            strategies += [(EVERYONE, cases, others), (NOBODY, 0.0, 0.0)]
+        for said, treated, needless in strategies:
             benefit = (treated - odds * needless) / (cases + others)
-            rows.add(score=row["score"], strategy=strategy, threshold=row["threshold"], net_benefit=benefit)
+            rows.add(strategy=said.en, strategy_ko=said.ko, threshold=row["threshold"], net_benefit=benefit)
     return rows.table(derived=("threshold", "net_benefit"))
 
 

@@ -100,7 +100,7 @@ def figures(p: Parameters) -> dict[str, Figure]:
             "net_benefit",
             x="threshold",
             y="net_benefit",
-            group="strategy" if len(p.scores) == 1 else "score",
+            group="strategy",
             title=Words("Decision curve", "의사결정곡선"),
             x_title=Words("Threshold probability", "문턱 확률"),
             y_title=Words("Net benefit", "순편익"),
