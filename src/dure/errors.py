@@ -237,9 +237,10 @@ class FormulaError(InputError):
     why = Words("{problem}.", "{problem}.")
     remedy = Words(
         "Write it as outcome ~ term + term, with C(column) for categories, a:b or a*b for interactions and "
-        "log, log2, log10, log1p, exp, sqrt, logit or I(x**2) for transformations.",
+        "log, log2, log10, log1p, exp, sqrt, logit or I(x**2) for transformations, and "
+        "ns(x, knots=(…), bounds=(…)) or bs(…) for splines.",
         "결과 ~ 항 + 항 꼴로 쓰십시오. 범주는 C(열), 상호작용은 a:b 또는 a*b, 변환은 log, log2, log10, log1p, exp, "
-        "sqrt, logit, I(x**2)를 씁니다.",
+        "sqrt, logit, I(x**2), 스플라인은 ns(x, knots=(…), bounds=(…))나 bs(…)를 씁니다.",
     )
 
 

@@ -339,6 +339,65 @@ def test_few_people_beyond_a_knot_are_refused_with_the_knot_named(oracle: Any) -
     simulate(wards(frame), "regression", {**asked, **setting})
 
 
+def hidden(n: int = 900) -> dict[str, pl.DataFrame]:
+    """Three people stand apart in `x`, in `two` and in `stays`."""
+    random, first = np.random.default_rng(7), np.arange(n) < 3
+    frame = pl.DataFrame(
+        {
+            "y": (random.random(n) < 0.5).astype(float),
+            "x": np.where(first, 9.0, random.uniform(0, 4, n)),
+            "z": random.normal(size=n),
+            "stage": random.choice(["a", "b"], n),
+            "two": np.where(first, 2.0, 1.0),
+            "stays": np.where(first, 30.0, 0.0),
+            "days": np.where(first, 30.0, 1.0),
+            "flag": first.astype(float),
+        }
+    )
+    return {f"h{i}": frame[i::3] for i in range(3)}
+
+
+@pytest.mark.parametrize(
+    "formula",
+    [
+        "y ~ ns(x, knots=(2, 5), bounds=(0, 10))",
+        "y ~ bs(x, knots=(5,), degree=1, bounds=(0, 10)) + z",
+        "y ~ 0 + bs(x, knots=(1, 3, 8.5), bounds=(0, 9.5)) + stage",
+        "y ~ z:ns(x, knots=(2, 5), bounds=(0, 10))",
+        "y ~ stage * bs(x, knots=(5,), bounds=(0, 10))",
+        "y ~ ns(two, knots=(1.5,), bounds=(0, 3))",
+        "y ~ ns(two, knots=(3,), bounds=(0, 5))",
+        "y ~ z + bs(two, knots=(1,), degree=1, bounds=(0, 5))",
+    ],
+)
+def test_three_people_cannot_hide_in_a_spline(formula: str) -> None:
+    with pytest.raises(Refused) as caught:
+        simulate(hidden(), "regression", {"formula": formula, "family": "binomial"})
+    assert caught.value.rule == "minimum_people"
+
+
+@pytest.mark.parametrize("weights", [None, "weight"])
+@pytest.mark.parametrize(
+    ("outcome", "family"),
+    [
+        ("stays", "gaussian"),
+        ("stays", "poisson"),
+        ("stays", "negative_binomial"),
+        ("days", "gamma"),
+        ("days", "poisson"),
+        ("flag", "gaussian"),
+        ("flag", "poisson"),
+        ("two", "gaussian"),
+    ],
+)
+def test_an_outcome_of_three_people_is_refused_in_every_family(outcome: str, family: str, weights: str | None) -> None:
+    frames = {name: frame.with_columns(weight=1 + pl.col("x")) for name, frame in hidden().items()}
+    with pytest.raises(Refused) as caught:
+        simulate(frames, "regression", {"formula": f"{outcome} ~ z", "family": family, "weights": weights})
+    assert caught.value.rule == "minimum_people"
+    assert caught.value.setting == {}
+
+
 # ── Firth ──
 
 

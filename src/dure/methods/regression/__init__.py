@@ -70,6 +70,9 @@ class Regression:
             sums = (*sums, array("size", (p + 2,), "moment", people=("n",)))
         if state["phase"] == "start":
             names = tuple(column.name for column in model.design.spreads())
+            if model.parameters.family != "binomial":
+                of = {"people": ("n",), "sides": True, "labels": (model.outcome.text,)}
+                sums = (*sums, array("outcome_powers", (1, 4), "moment", **of))
             return (*sums, array("powers", (len(names), 4), "moment", people=("n",), sides=True, labels=names))
         if not model.canonical:
             sums = (*sums, array("observed", (p, p), "moment", **behind))
@@ -91,6 +94,11 @@ class Regression:
         if model.parameters.family == "binomial":
             events = (f"{model.outcome.text} (events)",)
             found.append(array("events", (), "count", whole="n", on_small="refuse", labels=events))
+        else:  # a sum over an outcome that few people have is theirs
+            named = (f"{model.outcome.text} (not 0)",)
+            whole = "n" if model.outcome.levels else None
+            found.append(array("outcome", (), "count", whole=whole, on_small="refuse", labels=named))
+            found.append(array("sum_outcome", (), "moment", people=("outcome",)))
         found += [
             array("cells", (cells.size,), "count", whole="n", on_small="refuse", labels=cells.labels),
             array("pairs", (len(pairs),), "count", on_small="refuse", labels=model.design.pair_names()),
@@ -147,6 +155,8 @@ class Regression:
             found["clusters"] = np.array(clusters.max() + 1 if len(clusters) else 0, dtype=np.int64)
         if state["phase"] == "start":
             found["powers"] = people.powers(model.design.spread_rows(rows, keep, data.x), state["means"])
+            if model.parameters.family != "binomial":
+                found["outcome_powers"] = people.powers(data.y[None, :], np.array([state["outcome"]]))
         return found, {}
 
     @staticmethod

@@ -64,6 +64,7 @@ def centres(total: Total, model: Model) -> State:
         "centre": centre,
         "means": total["sum_spread" if model.spreads_apart else "sum_x"] / n,
         "mean_y": mean,
+        **({} if model.parameters.family == "binomial" else {"outcome": float(total["sum_outcome"]) / n}),
         "beta": np.zeros(p),
         HUB: {"n": n, "events": events, "sum_w": sum_w, "newton": newton.first(p + sizes)},
     }

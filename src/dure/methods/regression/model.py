@@ -200,4 +200,7 @@ def counts(rows: Rows, model: Model, data: ModelRows, keep: NDArray[np.bool_]) -
         found["sum_spread"] = model.design.spread_rows(rows, keep, data.x).sum(axis=1)
     if model.parameters.family == "binomial":
         found["events"] = np.array((data.y == 1).sum(), dtype=np.int64)
+    else:
+        found["outcome"] = np.array(np.count_nonzero(data.y), dtype=np.int64)
+        found["sum_outcome"] = np.array(data.y.sum())
     return found

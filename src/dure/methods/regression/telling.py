@@ -129,9 +129,8 @@ def paragraph(asked: Parameters) -> Words:
         errors = Words("model-based", "모형 기반")
     percent = f"{100 * asked.level:g}"
     return Words(
-        f"We fitted {model.en} ({asked.formula}) {how.en}{extra_en}. The hospitals sent sums over their patients and "
-        f"no patient-level data; the estimates equal those of the pooled data. Standard errors were {errors.en}; "
+        f"We fitted {model.en} ({asked.formula}) {how.en}{extra_en}. Standard errors were {errors.en}; "
         f"intervals are {percent}% Wald intervals.",
-        f"{model.ko} 모형({asked.formula})을 {how.ko} 적합하였다{extra_ko}. 각 병원은 환자별 자료 없이 합계만 보냈고, "
-        f"추정값은 자료를 한데 모아 분석한 것과 같다. 표준오차는 {errors.ko}, 신뢰구간은 {percent}% Wald 구간이다.",
+        f"{model.ko} 모형({asked.formula})을 {how.ko} 적합하였다{extra_ko}. "
+        f"표준오차는 {errors.ko}, 신뢰구간은 {percent}% Wald 구간이다.",
     )
