@@ -50,7 +50,7 @@ def compare(people: Leaving, weighted: Leaving, squares: Leaving | None, p: Para
 def _spread(squares: Leaving, everyone: Values) -> Values:
     """(S, G, T) squared weights at risk over the number of people at risk: a group's share where weights are 1."""
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray(np.where(everyone[:, None] > 0, squares.at_risk() / everyone[:, None], 0.0))
+        return np.asarray(np.where(everyone[:, None] > 0, np.maximum(squares.at_risk(), 0.0) / everyone[:, None], 0.0))
 
 
 def _variance(factor: Values, share: Values, size: Values) -> Values:

@@ -16,6 +16,8 @@ from dure.methods.survival.parameters import Transform
 
 Values = NDArray[np.float64]
 Flags = NDArray[np.bool_]
+NOTHING = 1e-14
+ROUNDING = 1e-12
 SAME = 1.5e-8
 """Survival this near a level has reached it (R's tolerance, the square root of the machine's precision)."""
 
@@ -74,6 +76,9 @@ def curve(points: Values, people: Leaving, weighted: Leaving, squares: Leaving |
     risk, dead = weighted.at_risk(), weighted.events
     all_die = (d >= n) & (n > 0) & (d > 0)
     left = np.where(all_die, 0.0, weighted.later() + weighted.censored[:-1])
+    if weighted.entered is not None:  # weights of unlike sizes that leave nothing but rounding
+        all_die |= (d > 0) & (left <= NOTHING * risk)
+        left = np.where(all_die, 0.0, left)
     with np.errstate(invalid="ignore", divide="ignore"):
         steps = np.where(d > 0, left / risk, 1.0)
         terms = np.where((d > 0) & ~all_die, dead / (risk * left), 0.0)
@@ -135,10 +140,11 @@ def quantile(points: Values, survival: Values, share: float) -> float | None:
 
 
 def _first(gone: Values, level: float) -> int | None:
-    """The place of the smallest value not below `level`: limits need not be monotone, and R sorts them."""
+    """The first place of the smallest value not below `level`: limits need not be monotone, and R sorts them. Values
+    that differ by rounding are one, so that the split of people does not choose among them."""
     with np.errstate(invalid="ignore"):
         places = np.flatnonzero(gone >= level)
-    return int(places[np.argmin(gone[places])]) if len(places) else None
+    return int(places[np.argmax(gone[places] <= gone[places].min() + ROUNDING)]) if len(places) else None
 
 
 @dataclass(frozen=True)
