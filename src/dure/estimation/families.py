@@ -30,6 +30,10 @@ LINKS: dict[str, tuple[LinkName, ...]] = {
 """Links by family; the first is the usual one (of gamma, the one whose coefficients are ratios of means)."""
 
 
+MOST_COUNTED = 100_000
+"""Counts below this are looked up in a table of sums."""
+
+
 def _everywhere(eta: Vector) -> bool:
     return True
 
@@ -308,12 +312,43 @@ def _negative_binomial(theta: float) -> Family:
 
 def size_score(y: Vector, mean: Vector, theta: float) -> tuple[Vector, Vector, Vector]:
     """Of each person's log-likelihood of a negative binomial: the slope in log θ, minus its second derivative, and
-    minus the mixed derivative with the linear predictor (all (n,))."""
-    both = theta + mean
-    first = digamma(y + theta) - digamma(theta) - np.log1p(mean / theta) + (mean - y) / both
-    second = polygamma(1, y + theta) - polygamma(1, theta) + 1 / theta - 2 / both + (y + theta) / both**2
-    mixed = -theta * (y - mean) * mean / both**2
-    return theta * first, -(theta**2 * second + theta * first), mixed
+    minus the mixed derivative with the linear predictor (all (n,)).
+
+    In α = 1/θ (Lawless 1987, formulas 2.3 to 2.5), where nothing cancels as α goes to 0 and the model to a Poisson one.
+    """
+    alpha = 1.0 / theta
+    product = alpha * mean
+    once, twice = _rising(y, alpha)
+    slope = once + _left_of_log(product, 1) / alpha**2 - y * mean / (1 + product)
+    bend = -twice + _left_of_log(product, 2) / alpha**3 + y * (mean / (1 + product)) ** 2
+    mixed = -(y - mean) * product / (1 + product) ** 2
+    return -alpha * slope, -(alpha**2 * bend + alpha * slope), mixed
+
+
+def _rising(y: Vector, alpha: float) -> tuple[Vector, Vector]:
+    """Σ j/(1 + αj) and Σ (j/(1 + αj))² over whole j < y; by digamma functions where y is not whole, or large."""
+    if len(y) and y.max() < MOST_COUNTED and (y == np.floor(y)).all():
+        each = np.arange(int(y.max()) + 1) / (1 + alpha * np.arange(int(y.max()) + 1))
+        places = y.astype(np.int64)
+        first, second = (np.concatenate([[0.0], np.cumsum(values)]) for values in (each, each**2))
+        return first[places], second[places]
+    theta = 1.0 / alpha
+    some = theta * (digamma(y + theta) - digamma(theta))
+    squares = theta**2 * (polygamma(1, theta) - polygamma(1, y + theta))
+    return theta * (y - some), theta**2 * (y - 2 * some + squares)
+
+
+def _left_of_log(x: Vector, times: Literal[1, 2]) -> Vector:
+    """log(1 + x) − x/(1 + x), or −2 log(1 + x) + 2x/(1 + x) + (x/(1 + x))²: by their series where they cancel."""
+    part = x / (1 + x)
+    exact = np.log1p(x) - part if times == 1 else -2 * np.log1p(x) + 2 * part + part**2
+    k = np.arange(2, 13)
+    factors = (-1.0) ** k * (k - 1) / k * (1 if times == 1 else k - 2)
+    small = np.minimum(x, 0.03)
+    series = np.zeros_like(x)
+    for factor in factors[::-1]:
+        series = (series + factor) * small
+    return np.asarray(np.where(x < 0.03, series * small, exact))
 
 
 FAMILIES: dict[str, Family] = {name: family(name) for name in ("gaussian", "binomial", "poisson", "gamma")}

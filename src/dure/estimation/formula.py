@@ -112,8 +112,8 @@ class Parsed:
 
 
 def formula_text(parsed: Parsed, terms: Sequence[str]) -> str:
-    """A formula of these terms with the outcome and the intercept of `parsed`."""
-    right = " + ".join([*(() if parsed.intercept else ("0",)), *(terms or ("1",))])
+    """A formula of these terms with the outcome and the intercept of `parsed`; of no terms the intercept alone."""
+    right = " + ".join([*(() if parsed.intercept else ("0",)), *terms]) if terms else "1"
     return f"{parsed.outcome.written()} ~ {right}" if parsed.outcome else right
 
 

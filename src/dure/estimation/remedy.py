@@ -78,7 +78,7 @@ class _Search:
         while self.terms:
             if not (self._one_cell() or self._one_pair()):
                 return True
-        return self.design.intercept and self.design.parsed.outcome is not None
+        return self.design.parsed.outcome is not None
 
     def _one_cell(self) -> bool:
         """Mend one factor or combination with a cell too small; False if there is none."""
@@ -223,7 +223,7 @@ class _Search:
             if len(alive) <= most:
                 return True
             self.terms.pop()
-        return self.design.intercept and most >= 1 and self.design.parsed.outcome is not None
+        return most >= 1 and self.design.parsed.outcome is not None
 
     # ── in the words of the question ──
 

@@ -17,8 +17,8 @@ from dure.study.summary import Total
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
 
-POISSON_FROM = 1e8
-"""A size θ so many times the mean is no overdispersion: the negative binomial has become a Poisson model."""
+POISSON_FROM = 1e3
+"""Where θ is so many times the mean, and the likelihood still rises to no overdispersion at all, there is none."""
 SEPARABLE = {
     ("binomial", "logit"),
     ("binomial", "probit"),
@@ -99,8 +99,9 @@ def advance(total: Total, model: Model, state: State) -> tuple[State, bool]:
         ahead = _from_the_mean(ahead, total, model, state)
     after: State = {**state, "phase": "newton", "beta": ahead["beta"][:p]}
     if overdispersed(model, state):
-        theta = float(np.exp(np.clip(ahead["beta"][p], -50, 50)))
-        if step.separating[p] or theta > POISSON_FROM * max(1.0, state["mean_y"]):
+        ahead, none = _next_size(ahead, hub["newton"], p) if state["phase"] == "newton" else (ahead, False)
+        theta = float(np.exp(ahead["beta"][p]))
+        if none and theta > POISSON_FROM * max(1.0, state["mean_y"]):
             theta, ahead = float("inf"), {**ahead, "decrement": float("inf"), "deviance": float("inf")}
         after["theta"] = theta
     if model.parameters.firth and state["phase"] == "penalty":
@@ -126,7 +127,9 @@ def _system(
         hessian = _definite(total["observed"], hessian, active)
     if model.parameters.family == "negative_binomial":
         size = total["size"] if overdispersed(model, state) and not first else np.zeros(len(gradient) + 2)
-        slope, bend = float(size[0]), max(abs(float(size[1])), abs(float(size[0])) / 2)  # a step of 2 at most
+        # A step in −α, in units of α, where the likelihood is nearly quadratic as α goes to 0; at most to 3 α.
+        slope = float(size[0])
+        bend = max(float(size[1]) - slope, abs(slope) / 2)
         gradient, block = np.append(gradient, slope), np.pad(hessian, ((0, 1), (0, 1)))
         block[-1, -1] = bend
         active = np.append(active, bend > 0)
@@ -136,6 +139,17 @@ def _system(
         if objective < newton.UNDEFINED:
             objective = -2 * float(total["log_likelihood"])
     return gradient, hessian, float("inf") if first else objective, active
+
+
+def _next_size(ahead: dict[str, Any], before: dict[str, Any], place: int) -> tuple[dict[str, Any], bool]:
+    """A step v in −α, in units of α, as one in log θ, and whether α would be gone; of a halved step, half of log θ."""
+    if ahead["halved"]:
+        return ahead, False
+    step, beta = ahead["step"].copy(), ahead["beta"].copy()
+    taken = -np.log(max(1.0 - step[place], 0.1))
+    gone = bool(step[place] >= 1)
+    step[place], beta[place] = taken, before["beta"][place] + taken
+    return {**ahead, "step": step, "beta": beta}, gone
 
 
 def _definite(wanted: Matrix, instead: Matrix, active: NDArray[np.bool_]) -> Matrix:
