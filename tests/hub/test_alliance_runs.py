@@ -133,9 +133,11 @@ def test_the_swiss_auroc_is_withheld_because_too_few_have_no_disease(stage: Any,
     assert rows["Switzerland"]["reason"] == "withheld: fewer than 10 non-cases"
     assert all(0.5 < rows[name]["auroc"] < 1 for name in THREE)
     # The number did not leave the hospital either: its own row of the array is zero.
-    last = Answer.from_bytes(played.wire.replied["Switzerland"][-1])
+    replies = [Answer.from_bytes(reply) for reply in played.wire.replied["Switzerland"]]
+    last = next(reply for reply in reversed(replies) if "auroc" in reply.arrays)
     place = list(played.alliance.sites).index("Switzerland")
     assert last.arrays["auroc"][place].tolist() == [0.0]
+    assert last.arrays["auroc_variance"][place].tolist() == [0.0]
     assert last.arrays["non_cases"][place].tolist() == [0]
 
 
