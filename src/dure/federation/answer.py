@@ -25,7 +25,7 @@ from dure.study.packing import pack, unpack
 from dure.study.permit import Grant
 from dure.study.regroup import regrouped
 from dure.study.result import Result, pack_result, unpack_result
-from dure.study.rows import Rows
+from dure.study.rows import Column, Rows
 from dure.study.spec import Step
 from dure.study.summary import Total
 
@@ -212,25 +212,30 @@ def _results(ask: Ask, desk: Desk) -> dict[str, Result]:
 
 def _with_lineage(ask: Ask, step: Step, desk: Desk) -> Rows:
     """The cohort's rows with the columns that earlier steps derive; NaN where such a step has no result here."""
-    rows = desk.rows()
+    rows, digest = desk.rows(), hashlib.sha256()
     for earlier in desk.plan.lineage(step):
-        method = desk.plan.method(earlier)
         declared = desk.plan.derived(earlier, ask.hospitals)
         if not declared:
             continue
         data, kept = _own_result(ask, earlier, desk)
-        if data is None:
-            values: Mapping[str, Any] = {name: np.full(rows.n, np.nan) for name in declared}
-        else:
-            known = {name: unpack_result(result) for name, result in ask.results.items() if result}
-            question = desk.plan.question(earlier, ask.hospitals, known)
-            coded = regrouped(rows, getattr(question.parameters, "levels", None))
-            derive = partial(method.derive, coded, question, unpack_result(data), kept)
-            found = rows.remember_latest(("derived", earlier.name), hashlib.sha256(data).digest(), derive)
-            values = {f"{earlier.name}.{name}": column for name, column in found.items()}
-        rows = rows.with_columns(values, declared)
+        digest.update(earlier.name.encode() + hashlib.sha256(data or b"").digest())
+        join = partial(_joined, rows, ask, earlier, desk, declared, data, kept)
+        rows = rows.remember_latest(("joined", earlier.name), digest.digest(), join)
     parameters = read_parameters(desk.plan.method(step), step.parameters)
     return replace(regrouped(rows, getattr(parameters, "levels", None)), own=_own_results(ask, step, desk))
+
+
+def _joined(
+    rows: Rows, ask: Ask, earlier: Step, desk: Desk, declared: Mapping[str, Column], data: bytes | None, kept: Kept
+) -> Rows:
+    """The rows with what one earlier step derives."""
+    if data is None:
+        return rows.with_columns({name: np.full(rows.n, np.nan) for name in declared}, declared)
+    known = {name: unpack_result(result) for name, result in ask.results.items() if result}
+    question = desk.plan.question(earlier, ask.hospitals, known)
+    coded = regrouped(rows, getattr(question.parameters, "levels", None))
+    found = desk.plan.method(earlier).derive(coded, question, unpack_result(data), kept)
+    return rows.with_columns({f"{earlier.name}.{name}": column for name, column in found.items()}, declared)
 
 
 def _own_results(ask: Ask, step: Step, desk: Desk) -> dict[str, Result]:
