@@ -638,3 +638,25 @@ def test_what_a_paper_says_depends_on_parameters_alone() -> None:
     for place in range(1, 6):
         assert f"[{place}]" in one.paragraph.en
         assert f"[{place}]" in one.paragraph.ko
+
+
+def test_figures_name_columns_that_are_there() -> None:
+    for asked in ({}, {"strata": None, "grid": [5, 10, 25]}):
+        found = ask(people(26), formula="x + z", **asked).result
+        assert "hazard_ratios" in found.figures
+        for figure in found.figures.values():
+            columns = found.tables[figure.table].frame.columns
+            named = [name for name in (figure.x, figure.y, figure.low, figure.high, figure.group) if name]
+            assert set(named) <= set(columns)
+
+
+def test_inside_one_hospital_the_same_question_is_answered_alone() -> None:
+    frame = people(27, 600)
+    sites = {str(name[0]): part.drop("hospital") for name, part in frame.group_by("hospital", maintain_order=True)}
+    step = Step(name="own", method="cox", parameters={**ASKED, "formula": "x + z"}, scope="each")
+    outcomes, _ = run_frames(sites, (step,), grants=frozenset({"per_hospital"}))
+    for name, part in frame.group_by("hospital"):
+        released = outcomes["own"].folds[str(name[0])].released
+        assert released is not None
+        theirs = phreg(part)
+        np.testing.assert_allclose(released.tables["coefficients"].frame["estimate"], theirs.params, rtol=1e-8)
