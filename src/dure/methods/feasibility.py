@@ -182,9 +182,13 @@ def _attrition(total: Total, question: Question) -> Table:
 
 
 def _by(total: Total, question: Question, name: str) -> tuple[Table, NDArray[np.bool_]]:
-    """People of each level, with those of none on the first line; and which levels are hidden."""
+    """People of each level, with those of none on the first line; and which levels are hidden.
+
+    Levels guard each other. Nearly nobody is missing in most columns, and a level hidden for that would be told
+    nowhere: what rounded counts leave of the total says of the missing only what `<10` says, as in Table 1.
+    """
     counts, levels = total.arrays[f"by {name}"], _levels(question, name, "by")
-    out = hidden_cells(counts[None, :], question.minimum_people)[0]
+    out = np.append(hidden_cells(counts[None, :-1], question.minimum_people)[0], counts[-1] < question.minimum_people)
     cells = [None if gone else int(count) for count, gone in zip(counts, out)]
     marks = _marks(counts, out, question.minimum_people)
     withheld = {(row, "n"): mark for row, mark in marks.items() if row < len(levels)}
