@@ -107,19 +107,25 @@ NOT_YET: tuple[tuple[str, str, str], ...] = (
     (
         "time grids",
         "A fine time grid is accepted only where enough people leave in each interval.",
-        "A study may declare any grid. Curves are released on intervals widened to enough events, but the hub's "
-        "process sees the declared grid, and the log-rank statistic uses it.",
+        "`cox` across hospitals refuses such a grid before any risk set leaves, and names a coarser one. `survival` "
+        "accepts any grid, and the hub's process sees its counts: released curves stand only where enough events lie "
+        "between two points, and medians, restricted means and tests are told only of groups with enough people and "
+        "events.",
     ),
     (
         "people behind a single statistic",
         "Every released number has enough people behind it.",
-        "Tables declare who stands behind a column; single facts do not. `survival` asks for enough people and events "
-        "in each group before it compares them; another package's method has to be as careful.",
+        "Tables declare who stands behind a column; single facts do not. dure's own methods tell tests, medians, means "
+        "and contrasts only of groups with enough people and events; another package's method has to be as careful. "
+        "With weights an effective size is asked too, but nobody watches weights or offsets with which one person "
+        "outweighs all others in a model.",
     ),
     (
-        "quantiles",
+        "resolution of quantiles",
         "Quantiles at a declared resolution, never a minimum or a maximum.",
-        "No method computes quantiles, minima or maxima, and no rule watches for them in other methods.",
+        "`quantiles`, `table_one` and `survival` tell multiples of what was declared, with enough people on both sides. "
+        "How fine a resolution may be is for boards to judge: one finer than people's distances tells a person's value. "
+        "No rule watches other packages' methods.",
     ),
     (
         "people behind a difference of columns",
