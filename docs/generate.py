@@ -123,9 +123,9 @@ NOT_YET: tuple[tuple[str, str, str], ...] = (
     (
         "resolution of quantiles",
         "Quantiles at a declared resolution, never a minimum or a maximum.",
-        "`quantiles`, `table_one` and `survival` tell multiples of what was declared, with enough people on both sides. "
-        "How fine a resolution may be is for boards to judge: one finer than people's distances tells a person's value. "
-        "No rule watches other packages' methods.",
+        "`quantiles`, `table_one` and `survival` tell multiples of what was declared, with enough people on both "
+        "sides. How fine a resolution may be is for boards to judge: one finer than people's distances tells a "
+        "person's value. No rule watches other packages' methods.",
     ),
     (
         "people behind a difference of columns",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from typing import Any, Literal
 
 from dure.errors import (
@@ -39,6 +40,7 @@ from dure.study.result import Result, pack_result, unpack_result
 from dure.study.spec import Quorum, Step
 from dure.study.summary import Summary
 
+FIELDS = attrgetter(*Left.__slots__)
 Progress = Callable[[str, Mapping[str, Any]], None]
 
 
@@ -295,7 +297,7 @@ class Run:
             "round": round_,
             "state": state,
             "hospitals": list(self._members(fold)),
-            "left": [[getattr(item, name) for name in Left.__slots__] for item in left],
+            "left": [list(FIELDS(item)) for item in left],
             "status": status,
             "result": result,
             "error": error_data(error) if error else None,

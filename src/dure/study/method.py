@@ -174,6 +174,7 @@ def read_parameters(method: Method, values: Mapping[str, Any]) -> BaseModel:
 CALCULATING = ("dure", "numpy", "scipy", "polars", "formulaic")
 
 
+@cache
 def calculating() -> dict[str, str]:
     """Versions of Python and of the packages that calculate, for whoever repeats a result."""
     return {"python": platform.python_version(), **{name: version(name) for name in CALCULATING}}

@@ -187,7 +187,7 @@ def level_text(series: pl.Series) -> pl.Series:
     if series.dtype.is_float():
         series = series.fill_nan(None)
         values = series.drop_nulls()
-        if values.len() == 0 or bool((values == values.round()).all()):
+        if values.len() == 0 or bool(((values == values.round()) & (values.abs() < 2**53)).all()):
             return series.cast(pl.Int64).cast(pl.String)
     if series.dtype == pl.Null:
         return series.cast(pl.String)
