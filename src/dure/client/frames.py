@@ -15,6 +15,8 @@ from dure.study.rows import Column, level_text
 
 MOST_LEVELS = 50
 """Numbers with at most this many distinct whole values can be used as C(column)."""
+MOST_CODES = 20_000
+"""Codes of one column of lists."""
 MOST_TEXT_LEVELS = 200
 """Text with more distinct values is no category."""
 
@@ -67,7 +69,8 @@ def columns_of(frames: Mapping[str, pl.DataFrame]) -> dict[str, Column]:
     Text and categories: their levels, sorted (a pandas Categorical or polars Enum keeps its own order); none
     where there are too many to be levels, since names of levels are shown and free text must not be.
     Numbers that are only 0 and 1: flags. Other numbers: numbers, with levels where few and whole; so are columns
-    that are numbers in one frame and text in another, which is an error as soon as they are used.
+    that are numbers in one frame and text in another, which is an error as soon as they are used. Lists of whole
+    numbers or text: codes, each a 0/1 covariate.
     """
     names = dict.fromkeys(name for frame in frames.values() for name in frame.columns)
     return {name: _column([frame[name] for frame in frames.values() if name in frame.columns]) for name in names}
@@ -77,6 +80,8 @@ def _column(parts: list[pl.Series]) -> Column:
     known = [part for part in parts if part.dtype != pl.Null and part.len() > part.null_count()]
     if not known:
         return Column("number")
+    if all(isinstance(part.dtype, pl.List) for part in known):
+        return _codes(known)
     numeric = all(part.dtype.is_numeric() or part.dtype == pl.Boolean for part in known)
     if not numeric and any(part.dtype.is_numeric() for part in known):
         return Column("number")
@@ -99,3 +104,14 @@ def _column(parts: list[pl.Series]) -> Column:
     whole = all(float(value).is_integer() for value in distinct)
     levels = tuple(level_text(pl.Series(sorted(distinct))).to_list()) if whole else ()
     return Column("number", levels)
+
+
+def _codes(parts: list[pl.Series]) -> Column:
+    """Lists of codes: every code of any frame, numbers in their order and else as text."""
+    found: set[Any] = set()
+    for part in parts:
+        found.update(part.list.explode().unique().drop_nulls().to_list())
+    if len(found) > MOST_CODES or not all(isinstance(code, int | str) for code in found):
+        return Column("codes")
+    numbers = all(isinstance(code, int) for code in found)
+    return Column("codes", tuple(str(code) for code in (sorted(found) if numbers else sorted(map(str, found)))))

@@ -31,6 +31,10 @@ LEAST_RATIO = 1e-3
 """λ at which a path begins is that of a lasso share of at least this; a ridge never lets a term go (as glmnet)."""
 EXACT = {True: 1e-10, False: 1e-9}
 """Optimality conditions missed at most, relative to the largest gradient of the empty model; by summed curvature."""
+CONSTANT = 1e-12
+"""Standard deviation relative to the mean below which a column is constant."""
+COPY = 1e-11
+"""Two columns whose correlation is this near to one say the same."""
 PAIRS = 30
 """Earlier steps from which curvature is learnt."""
 TOGETHER = 12
@@ -46,15 +50,33 @@ def strengths(penalty: Penalty) -> Vector | None:
     return np.sort(np.atleast_1d(np.asarray(penalty.strength, dtype=np.float64)))[::-1].copy()
 
 
+def scales(gram: NDArray[np.float64], centre: Vector, folds: bool, lasso: bool) -> tuple[Vector, Matrix, Vector]:
+    """(G,) weight and (G, p) standard deviations of the people each group learns from, by Σw(1, x)(1, x)ᵀ of each
+    fold (F, p + 1, p + 1) of columns centred by `centre`; 0 for a constant. The third, (p,), is True for what a lasso cannot
+    tell from an earlier column, and is left out, since its answer would not be one."""
+    whole = gram.sum(axis=0)
+    learnt = [whole, *(whole - part for part in gram)] if folds else [whole]
+    weight = np.array([part[0, 0] for part in learnt])
+    means = np.array([part[0, 1:] for part in learnt]) / weight[:, None]
+    variance = np.array([np.diag(part)[1:] for part in learnt]) / weight[:, None] - means**2
+    scale = np.sqrt(np.maximum(variance, 0.0))
+    scale[scale <= CONSTANT * (np.abs(centre) + np.abs(means)) + CONSTANT * scale[0]] = 0.0
+    twins = np.zeros(len(centre), dtype=bool)
+    if lasso:
+        used = np.flatnonzero(scale[0] > 0)
+        unit = whole[1:, 1:][np.ix_(used, used)] / np.outer(scale[0][used], scale[0][used]) / weight[0]
+        twins[used] = np.triu(np.abs(unit) >= 1 - COPY, 1).any(axis=0)
+        scale[:, twins] = 0.0
+    return weight, scale, twins
+
+
 def path(penalty: Penalty, steepest: float) -> Vector:
     """λ from the strongest that matters, evenly on the logarithmic scale; `steepest`: max |gradient| without terms."""
     largest = steepest / max(penalty.l1_ratio, LEAST_RATIO)
     return np.asarray(largest * penalty.least ** (np.arange(penalty.path) / (penalty.path - 1)))
 
 
-def begin(
-    penalty: Penalty, weight: Vector, scale: Matrix, start: Vector, variance: float, information: bool
-) -> Fit:
+def begin(penalty: Penalty, weight: Vector, scale: Matrix, start: Vector, variance: float, information: bool) -> Fit:
     """The state before any model: `weight` (G,) and `scale` (G, p) of the people each group learns from (0: a column
     that never enters), `start` (G,) intercepts, `variance` a person's curvature there."""
     found = {
@@ -124,12 +146,12 @@ def _open(fit: Fit, penalty: Penalty, last: Fit | None) -> Fit:
 def asked(fit: Fit) -> tuple[Matrix, NDArray[np.int64]]:
     """Coefficients (M, p + 1) on centred columns in their own units, and groups (M,), of the models of this round."""
     models = fit["models"]
-    return models["theta"] / _units(fit), np.asarray(models["group"])
+    return np.asarray(models["theta"] / _units(fit), dtype=np.float64), np.asarray(models["group"])
 
 
 def _units(fit: Fit) -> Vector:
     scale = np.asarray(fit["scale"])[0]
-    return np.r_[1.0, np.where(scale > 0, scale, 1.0)]
+    return np.asarray(np.r_[1.0, np.where(scale > 0, scale, 1.0)], dtype=np.float64)
 
 
 def penalties(fit: Fit, penalty: Penalty, group: int, place: int) -> tuple[Vector, Vector]:
@@ -152,7 +174,7 @@ def advance(fit: Fit, penalty: Penalty, sums: FoldSums) -> Fit:
     if not fit["size"]:
         steepest = np.abs(gradient[:, 1:]) * (fit["scale"][0] > 0)
         fit = {**fit, "size": float(steepest.max(initial=0.0)) or 1.0}
-    after = {
+    after: Fit = {
         name: list(value) if isinstance(value, list) else np.array(value) if isinstance(value, np.ndarray) else value
         for name, value in models.items()
     }

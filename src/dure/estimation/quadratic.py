@@ -41,14 +41,18 @@ def solve(hessian: Matrix, linear: Vector, l1: Vector, start: Vector) -> Vector:
                 break
             seen.add(key)
             active = sign != 0
-            best = _linear(hessian, linear - l1 * sign, active)
-            if best is None:
-                best = x
+            guess = _linear(hessian, linear - l1 * sign, active)
+            if guess is None:
                 break
+            best = guess
             if violation(hessian @ best - linear, best, l1, usable) <= EXACT * size:
                 return best
         if done >= SWEEPS:
-            return x if violation(hessian @ x - linear, x, l1, usable) < 1e-6 * size else _least(hessian, linear, l1, x, best)
+            return (
+                x
+                if violation(hessian @ x - linear, x, l1, usable) < 1e-6 * size
+                else _least(hessian, linear, l1, x, best)
+            )
         x = _sweep(hessian, linear, l1, scale, usable, x, sweeps)
         done, sweeps = done + sweeps, sweeps * 2
 

@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from dure.errors import Unanswerable
 from dure.language import Words
+from dure.omop.covariates import codes_of_people
 from dure.omop.database import open_read_only
 from dure.omop.schema import DOMAINS
 from dure.study.cohort import Cohort, Criterion, Event, FollowUp, Range, Variable
@@ -72,7 +73,8 @@ def cohort_rows(
 ) -> CohortRows:
     """The cohort's table and attrition; raises Unanswerable where a domain cannot hold what is asked.
 
-    Columns: a number is float64, a flag float64 (0, 1 or null), a category the name of its level.
+    Columns: a number is float64, a flag float64 (0, 1 or null), a category the name of its level, codes a list of
+    concepts (int64; null where there is none).
     """
     if isinstance(database, Path):
         with open_read_only(database) as connection:
@@ -170,6 +172,11 @@ def _variable(variable: Variable, alias: str, where: str) -> tuple[Piece, Piece]
             f"LEFT JOIN ({followed.sql}) AS {alias} ON {alias}.person_id = stayed.person_id", followed.parameters
         )
         return Piece(f"CAST({alias}.{'days' if variable.days_until else 'happened'} AS DOUBLE)"), join
+    if variable.codes is not None:
+        coded = _in_window(variable.codes, "stayed", where)
+        listed = codes_of_people(coded.sql)
+        join = Piece(f"LEFT JOIN ({listed}) AS {alias} ON {alias}.person_id = stayed.person_id", coded.parameters)
+        return Piece(f"{alias}.codes"), join
     event = variable.number or variable.category
     assert event is not None  # `Variable` holds exactly one source
     value = "value_as_number" if variable.number is not None else "value_as_concept_id"
@@ -274,7 +281,7 @@ def _events(event: Event, where: str) -> Piece:
     values = ", value_as_number, value_as_concept_id" if domain.has_values else ""
     kept = conditions.piece()
     return Piece(
-        f"""SELECT person_id, {domain.id} AS event_id, {domain.date} AS event_date{values}
+        f"""SELECT person_id, {domain.id} AS event_id, {domain.date} AS event_date, {domain.concept} AS concept{values}
         FROM {domain.table} WHERE {kept.sql}""",
         kept.parameters,
     )

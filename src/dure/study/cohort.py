@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 from dure.study.document import Bilingual, Strict
 
 Domain = Literal["condition", "drug", "measurement", "observation", "procedure", "visit"]
-Kind = Literal["number", "flag", "category"]
+Kind = Literal["number", "flag", "category", "codes"]
 
 
 def _in_order(value: Any) -> Any:
@@ -94,7 +94,7 @@ class FollowUp(Strict):
         return self
 
 
-SOURCES = ("age", "year", "sex", "present", "days_until", "happened", "number", "category")
+SOURCES = ("age", "year", "sex", "present", "days_until", "happened", "number", "category", "codes")
 
 
 class Variable(Strict):
@@ -109,6 +109,8 @@ class Variable(Strict):
     - `happened`: 1 if that follow-up ends with its event, else 0; a flag.
     - `number`: the value of the measurement nearest to the index date (ties: the earlier), in its `unit`.
     - `category`: the level whose concept is the event's value (`value_as_concept_id`), nearest to the index.
+    - `codes`: which of the event's concepts are recorded in its window, each of them a 0/1 covariate; a list of codes
+      (at most some thousands of concepts; kept sparse).
     """
 
     label: Bilingual
@@ -121,6 +123,7 @@ class Variable(Strict):
     happened: FollowUp | None = None
     number: Event | None = None
     category: Event | None = None
+    codes: Event | None = None
     levels: Levels = None
 
     @model_validator(mode="after")
@@ -138,6 +141,8 @@ class Variable(Strict):
     def kind(self) -> Kind:
         if self.present is not None or self.happened is not None:
             return "flag"
+        if self.codes is not None:
+            return "codes"
         return "category" if self.sex is not None or self.category is not None else "number"
 
     @property
@@ -145,4 +150,6 @@ class Variable(Strict):
         """Declared levels in order; the first is the reference. Empty for numbers, ('0', '1') for flags."""
         if self.kind == "flag":
             return ("0", "1")
+        if self.codes is not None:
+            return tuple(str(concept) for concept in sorted(set(self.codes.concepts)))
         return tuple(self.sex or self.levels or ())

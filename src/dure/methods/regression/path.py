@@ -26,11 +26,6 @@ from dure.study.result import Result
 from dure.study.rows import Column, Rows
 from dure.study.summary import ArraySpec, Declaration, Kind, Summary, Total
 
-CONSTANT = 1e-12
-"""Standard deviation relative to the mean below which a column is constant."""
-COPY = 1e-11
-"""Two columns whose correlation is this near to one say the same."""
-
 
 class Path:
     """The method protocol's parts for a penalised model; `Regression` hands them on."""
@@ -150,7 +145,7 @@ class Path:
             (name if name in ("powers", "most_parameters") else name.rsplit("_", 1)[0] if penalty.folds else name): mask
             for name, mask in refused.cells.items()
         }
-        again = Refused(refused.rule, refused.says, refused.way_out)
+        again = Refused(refused.rule, refused.way_out, refused.way_out)
         again.cells = cells
         return merged_design(model.parameters.formula, question, model.design, again, least) or _fewer_folds(
             question, penalty, arrays, names
@@ -286,24 +281,11 @@ def _centres(total: Total, model: Model, penalty: Penalty) -> State:
 
 def _fit(total: Total, model: Model, penalty: Penalty, state: State) -> tuple[dict[str, Any], list[str], list[str]]:
     """Scales among the people each group learns from, the first models, and the columns that cannot enter."""
-    hub, gram = state[HUB], total["gram"]
-    whole = gram.sum(axis=0)
-    learnt = [whole, *(whole - part for part in gram)] if penalty.folds else [whole]
-    weight = np.array([part[0, 0] for part in learnt])
-    means = np.array([part[0, 1:] for part in learnt]) / weight[:, None]
-    variance = np.array([np.diag(part)[1:] for part in learnt]) / weight[:, None] - means**2
-    scale = np.sqrt(np.maximum(variance, 0.0))
-    scale[scale <= CONSTANT * (np.abs(state["centre"]) + np.abs(means)) + CONSTANT * scale[0]] = 0.0
-    names = np.array(model.design.names[1:])
-    dropped, copies = [str(name) for name in names[scale[0] == 0]], []
-    if len(dropped) == len(names):
+    hub, centre, names = state[HUB], np.asarray(state["centre"]), np.array(model.design.names[1:])
+    weight, scale, twins = penalised.scales(total["gram"], centre, bool(penalty.folds), penalty.l1_ratio == 1.0)
+    dropped, copies = ([str(name) for name in names[mask]] for mask in ((scale[0] == 0) > twins, twins))
+    if not scale[0].any():
         raise NothingVaries(terms=", ".join(names))
-    if penalty.l1_ratio == 1.0:
-        used = np.flatnonzero(scale[0] > 0)
-        unit = whole[1:, 1:][np.ix_(used, used)] / np.outer(scale[0][used], scale[0][used]) / weight[0]
-        twins = np.triu(np.abs(unit) >= 1 - COPY, 1).any(axis=0)
-        copies = [str(name) for name in names[used[twins]]]
-        scale[:, used[twins]] = 0.0
     family: Family = model.family()
     if model.parameters.family == "gaussian":
         start, bend = np.zeros(len(weight)), 1.0
@@ -313,9 +295,11 @@ def _fit(total: Total, model: Model, penalty: Penalty, state: State) -> tuple[di
     return penalised.begin(penalty, weight, scale, start, bend, True), dropped, copies
 
 
-def _fewer_folds(question: Question, penalty: Penalty, arrays: Summary, names: tuple[str, ...]) -> Any:
+def _fewer_folds(
+    question: Question, penalty: Penalty, arrays: Summary, names: tuple[str, ...]
+) -> dict[str, Any] | None:
     """As many folds as leave each about two and a half times the people and events it needs."""
-    if not penalty.folds:
+    if not penalty.folds or not all(f"n{end}" in arrays for end in names):
         return None
     n = sum(int(arrays[f"n{end}"]) for end in names)
     events = [int(arrays[f"events{end}"]) for end in names if f"events{end}" in arrays]

@@ -22,9 +22,13 @@ PATHS = (
     "Friedman J, Hastie T, Tibshirani R. Regularization paths for generalized linear models via coordinate descent. "
     "J Stat Softw 2010;33(1):1-22."
 )
-RIDGE = "Hoerl AE, Kennard RW. Ridge regression: biased estimation for nonorthogonal problems. Technometrics 1970;12:55-67."
+RIDGE = (
+    "Hoerl AE, Kennard RW. Ridge regression: biased estimation for nonorthogonal problems. Technometrics 1970;12:55-67."
+)
 LASSO = "Tibshirani R. Regression shrinkage and selection via the lasso. J R Stat Soc Series B 1996;58:267-88."
-NET = "Zou H, Hastie T. Regularization and variable selection via the elastic net. J R Stat Soc Series B 2005;67:301-20."
+NET = (
+    "Zou H, Hastie T. Regularization and variable selection via the elastic net. J R Stat Soc Series B 2005;67:301-20."
+)
 BIC = "Zou H, Hastie T, Tibshirani R. On the degrees of freedom of the lasso. Ann Stat 2007;35:2173-92."
 
 
@@ -94,7 +98,11 @@ def _trace(model: Model, lambdas: np.ndarray[Any, Any], every: np.ndarray[Any, A
     """Coefficients of the terms that ever enter, at a few λ."""
     places = np.unique(np.linspace(0, len(lambdas) - 1, min(TRACED, len(lambdas))).round().astype(int))
     entered = [term for term in range(1, every.shape[1]) if every[:, term].any()]
-    rows = [(model.design.names[term], lambdas[at], np.log(lambdas[at]), every[at, term]) for term in entered for at in places]
+    rows = [
+        (model.design.names[term], lambdas[at], np.log(lambdas[at]), every[at, term])
+        for term in entered
+        for at in places
+    ]
     schema = {"term": pl.String, "lambda": pl.Float64, "log_lambda": pl.Float64, "estimate": pl.Float64}
     return Table(pl.DataFrame(rows, schema=schema, orient="row"), derived=("lambda", "log_lambda"))
 
@@ -150,8 +158,14 @@ def _paragraph(model: Model, penalty: Penalty) -> Words:
         "poisson": ("Poisson", "포아송"),
     }
     name, named = families[model.parameters.family]
-    english = f"A {name} regression with a {kind} penalty was fitted [1,2]; columns were scaled to unit standard deviation and the intercept was not penalised."
-    text = f"{korean} 벌점을 둔 {named} 회귀를 적합하였으며[1,2], 열은 표준편차가 1이 되도록 맞추고 절편에는 벌점을 두지 않았다."
+    english = (
+        f"A {name} regression with a {kind} penalty was fitted [1,2]; columns were scaled to unit standard deviation "
+        f"and the intercept was not penalised."
+    )
+    text = (
+        f"{korean} 벌점을 둔 {named} 회귀를 적합하였으며[1,2], 열은 표준편차가 1이 되도록 맞추고 절편에는 벌점을 두지 "
+        f"않았다."
+    )
     if penalty.folds:
         how = (
             ("the least cross-validated deviance", "교차검증 이탈도가 가장 작은 값")
