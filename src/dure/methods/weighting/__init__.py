@@ -190,10 +190,9 @@ class Weighting:
             if inverse is None or not gradient @ inverse @ gradient < SETTLED:
                 return {**state, "phase": "meat", "model": None, "fallen_back": True}
             return {**state, "phase": "meat", "through": total["change"] @ inverse}
-        hub = state[HUB]
         means = np.asarray(state["means"]) + float(state["centre_y"])
         table = effects(means, total["meat"], _binary(question), p.level)
-        return self._result(question, state, hub, table)
+        return self._result(question, state, state[HUB], table)
 
     def _counted(self, total: Total, question: Question, state: State, model: score_model.ScoreModel | None) -> State:
         p: Parameters = question.parameters
