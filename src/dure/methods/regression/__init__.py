@@ -195,6 +195,8 @@ class Regression:
 
     def remedy(self, question: Question, refused: Refused, arrays: Summary) -> dict[str, Any] | None:
         """Merged levels, fewer knots or fewer terms that pass (`dure.estimation.remedy`)."""
+        if question.parameters.penalty is not None:
+            return PATH.remedy(question, refused, arrays)
         model = model_of(question)
         return merged_design(model.parameters.formula, question, model.design, refused, arrays)
 
