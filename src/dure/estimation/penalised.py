@@ -52,8 +52,8 @@ def strengths(penalty: Penalty) -> Vector | None:
 
 def scales(gram: NDArray[np.float64], centre: Vector, folds: bool, lasso: bool) -> tuple[Vector, Matrix, Vector]:
     """(G,) weight and (G, p) standard deviations of the people each group learns from, by Σw(1, x)(1, x)ᵀ of each
-    fold (F, p + 1, p + 1) of columns centred by `centre`; 0 for a constant. The third, (p,), is True for what a lasso cannot
-    tell from an earlier column, and is left out, since its answer would not be one."""
+    fold (F, p + 1, p + 1) of columns centred by `centre`; 0 for a constant. The third, (p,), is True for what a lasso
+    cannot tell from an earlier column, and is left out, since its answer would not be one."""
     whole = gram.sum(axis=0)
     learnt = [whole, *(whole - part for part in gram)] if folds else [whole]
     weight = np.array([part[0, 0] for part in learnt])
