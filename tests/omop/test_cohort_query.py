@@ -355,3 +355,13 @@ def test_the_schema_is_cdm_5_4() -> None:
     assert '"offset" VARCHAR' in TABLES["note_nlp"].definition
     assert TABLES["concept"].column("concept_code").type == "VARCHAR"
     assert TABLES["measurement"].column("value_as_number").type == "DOUBLE"
+
+
+def test_codes_list_each_concept_of_the_window_once_and_in_order(hospital: Hospital) -> None:
+    for person in (1, 2):
+        hospital.person(person)
+        hospital.visit(person)
+    for days, concept in ((-10, DIABETES), (-9, DIABETES), (-5, PAIN), (-400, NO_DIABETES), (3, NO_DIABETES)):
+        hospital.observed(1, days, concept=concept)
+    wanted = {"domain": "observation", "concepts": [DIABETES, PAIN, NO_DIABETES], "days": [-365, 0]}
+    assert column(hospital, {"codes": wanted}) == [[PAIN, DIABETES], None]
