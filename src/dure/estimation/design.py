@@ -150,10 +150,12 @@ class Design:
 
     def count_pairs(self, rows: Rows, keep: NDArray[np.bool_], x: Matrix) -> NDArray[np.int64]:
         """(pairs,) people non-zero in both columns of each of `numeric_pairs()`, where `x` (p, n kept) is `read`'s."""
-        pairs, columns = self.numeric_pairs(), self.supports()
-        if columns is not self.columns:
-            x = self._filled(rows, keep, columns)
-        return people.together(x, pairs)
+        return people.together(self.support_rows(rows, keep, x), self.numeric_pairs())
+
+    def support_rows(self, rows: Rows, keep: NDArray[np.bool_], x: Matrix) -> Matrix:
+        """(columns of `supports`, n kept), where `x` is `read`'s: non-zero where a person stands behind the column."""
+        columns = self.supports()
+        return x if columns is self.columns else self._filled(rows, keep, columns)
 
     def _filled(self, rows: Rows, keep: NDArray[np.bool_], columns: tuple[DesignColumn, ...]) -> Matrix:
         """(columns, n kept) of columns in which a spline stands for an interval or for its own column."""

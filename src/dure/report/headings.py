@@ -5,6 +5,19 @@ from __future__ import annotations
 from dure.language import Words
 
 STATISTICS: dict[str, Words] = {
+    "distribution": Words("Distribution of preference", "선호 점수의 분포"),
+    "overlap": Words("Overlap", "겹침"),
+    "bic": Words("BIC", "베이즈 정보 기준(BIC)"),
+    "chosen": Words("Chosen", "선택"),
+    "held_out": Words("Deviance of people held out", "검증 이탈도"),
+    "held_out_error": Words("Its std. error", "검증 이탈도의 표준오차"),
+    "high": Words("To", "까지"),
+    "lambda": Words("λ", "벌점 λ"),
+    "log_lambda": Words("ln λ", "벌점 ln λ"),
+    "low": Words("From", "부터"),
+    "preference": Words("Preference score", "선호 점수"),
+    "share": Words("Share", "비율"),
+    "terms": Words("Terms", "항 수"),
     "at_risk": Words("At risk", "위험군"),
     "at_times": Words("Survival at given times", "시점별 생존율"),
     "auroc": Words("AUROC", "AUROC(곡선하면적)"),

@@ -197,11 +197,10 @@ def _declared_compared(model: Model, array: Any) -> Declaration:
 
 
 def _declared_cells(model: Model, array: Any, prefix: str, whole: str) -> Declaration:
-    names, cells, pairs = model.design.names, model.design.cells(), model.design.numeric_pairs()
-    pair_names = tuple(names[j] if j == k else f"{names[j]} & {names[k]}" for j, k in pairs)
+    cells, pairs = model.design.cells(), model.design.pair_names()
     return (
         array(f"{prefix}cells", (cells.size,), "count", whole=whole, on_small="refuse", labels=cells.labels),
-        array(f"{prefix}pairs", (len(pairs),), "count", on_small="refuse", labels=pair_names),
+        array(f"{prefix}pairs", (len(pairs),), "count", on_small="refuse", labels=pairs),
     )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from dure.estimation import people
 from dure.estimation.interval_sums import IntervalRows
 from dure.methods.cox.model import Model, fresh, gridded, sorted_rows
 from dure.study.rows import Rows
@@ -37,7 +36,7 @@ def counted(rows: Rows, model: Model) -> Summary:
         "people_with_event": _people(everyone[event], _of(data.person, event), 1)[0],
         "events": np.array(event.sum(), dtype=np.int64),
         "cells": _cells(rows, model, data.keep, data.person),
-        "pairs": _pairs(model, data.x, data.person),
+        "pairs": _pairs(rows, model, data.keep, data.x, data.person),
         "sum_x": data.x.sum(axis=1) if weights is None else data.x @ weights,
         "sum_w": np.array(float(len(everyone)) if weights is None else weights.sum()),
         "event_time": np.array(time.sum()),
@@ -81,11 +80,10 @@ def _cells(rows: Rows, model: Model, keep: NDArray[np.bool_], person: Places | N
     return np.concatenate(found)
 
 
-def _pairs(model: Model, x: NDArray[np.float64], person: Places | None) -> Places:
-    pairs = model.design.numeric_pairs()
+def _pairs(rows: Rows, model: Model, keep: NDArray[np.bool_], x: NDArray[np.float64], person: Places | None) -> Places:
     if person is None:
-        return people.together(x, pairs)
-    present = x != 0
+        return model.design.count_pairs(rows, keep, x)
+    pairs, present = model.design.numeric_pairs(), model.design.support_rows(rows, keep, x) != 0
     return np.array([len(np.unique(person[present[j] & present[k]])) for j, k in pairs], dtype=np.int64)
 
 
@@ -102,5 +100,5 @@ def compared(rows: Rows, model: Model, x: NDArray[np.float64]) -> Summary:
         "compared": _people(np.zeros(int(inside.sum()), dtype=np.int64), person, 1)[0],
         "compared_events": _people(np.zeros(int(event.sum()), dtype=np.int64), _of(data.person, event), 1)[0],
         "compared_cells": _cells(rows, model, chosen, person),
-        "compared_pairs": _pairs(model, x if inside.all() else x[:, inside], person),
+        "compared_pairs": _pairs(rows, model, chosen, x if inside.all() else x[:, inside], person),
     }
