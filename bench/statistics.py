@@ -87,6 +87,8 @@ def measured(module: ModuleType, size: Size, repeats: int) -> dict[str, Any]:
     ours = median(seconds["ours"])
     targets = getattr(module, "TARGETS", {})
     return {
+        "method": module.METHOD,
+        "what": module.WHAT,
         "seconds": ours,
         "all": seconds["ours"],
         "peers": {

@@ -84,6 +84,8 @@ def lifelines(data: Frames) -> tuple[float, Any]:
 
 
 PEERS: dict[str, Callable[[Frames], tuple[float, Any]]] = {"R survival": r_survival, "lifelines": lifelines}
+TARGETS: dict[str, float] = {"R survival": 0.3}
+METHOD, WHAT = "cox", "Cox, stratified by hospital"
 
 
 def agree(one: Any, other: Any) -> float:

@@ -104,6 +104,7 @@ def glum(data: Frames) -> tuple[float, Any]:
 
 PEERS: dict[str, Callable[[Frames], tuple[float, Any]]] = {"glum": glum}
 TARGETS: dict[str, float] = {"glum": 1.0}
+METHOD, WHAT = "propensity", "L1 score, 1,000 sparse codes"
 
 
 def agree(ours: Any, peer: Any) -> float:

@@ -75,6 +75,8 @@ PEERS: dict[str, Callable[[dict[str, pl.DataFrame]], tuple[float, Any]]] = {
     "pandas DataFrame.quantile": _pandas,
     "R quantile": _r,
 }
+TARGETS: dict[str, float] = {"pandas DataFrame.quantile": 0.2, "R quantile": 0.2}
+METHOD, WHAT = "quantiles", "quartiles of all columns"
 
 
 def agree(ours: Any, peer: Any) -> float:

@@ -74,6 +74,8 @@ def glum_(data: Frames) -> tuple[float, Any]:
 
 
 PEERS: dict[str, Callable[[Frames], tuple[float, Any]]] = {"glum": glum_}
+TARGETS: dict[str, float] = {"glum": 1.0}
+METHOD, WHAT = "regression", "logistic and Poisson, one after the other"
 
 
 def agree(one: Any, other: Any) -> float:

@@ -115,6 +115,8 @@ def lifelines(data: Frames) -> tuple[float, Numbers]:
 
 
 PEERS: dict[str, Callable[[Frames], tuple[float, Numbers]]] = {"R survival": r_survival, "lifelines": lifelines}
+TARGETS: dict[str, float] = {"R survival": 0.2}
+METHOD, WHAT = "survival", "Kaplan–Meier and log-rank"
 
 
 def agree(ours: Numbers, peer: Numbers) -> float:

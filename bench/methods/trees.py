@@ -60,6 +60,8 @@ def _xgboost(frames: dict[str, pl.DataFrame]) -> tuple[float, Any]:
 
 
 PEERS: dict[str, Callable[[dict[str, pl.DataFrame]], tuple[float, Any]]] = {"XGBoost hist, pooled": _xgboost}
+TARGETS: dict[str, float] = {"XGBoost hist, pooled": 3.0}
+METHOD, WHAT = "trees", "boosted trees"
 
 
 def agree(ours: Any, peer: Any) -> float:
