@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -43,14 +42,14 @@ def coefficient_table(
     return Table(frame, derived=("statistic", "p_value", "ci_low", "ci_high"))
 
 
-def with_ratios(table: Table) -> Table:
-    """The table with `ratio, ratio_low, ratio_high`: exponentiated estimates and ends, but of the intercept none."""
+def ratio_table(coefficients: Table) -> Table:
+    """`term, ratio, ci_low, ci_high`: estimates and ends exponentiated, but of the intercept none."""
 
-    def ratio(column: str, name: str) -> pl.Expr:
+    def ratio(column: str) -> pl.Expr:
         value = pl.col(column).exp()
-        return pl.when((pl.col("term") != "Intercept") & value.is_finite()).then(value).otherwise(None).alias(name)
+        return pl.when(value.is_finite()).then(value).otherwise(None)
 
-    frame = table.frame.with_columns(
-        ratio("estimate", "ratio"), ratio("ci_low", "ratio_low"), ratio("ci_high", "ratio_high")
+    frame = coefficients.frame.filter(pl.col("term") != "Intercept").select(
+        "term", ratio=ratio("estimate"), ci_low=ratio("ci_low"), ci_high=ratio("ci_high")
     )
-    return replace(table, frame=frame, derived=(*table.derived, "ratio", "ratio_low", "ratio_high"))
+    return Table(frame, derived=("ratio", "ci_low", "ci_high"))

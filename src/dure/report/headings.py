@@ -110,6 +110,7 @@ STATISTICS: dict[str, Words] = {
     "ratio_low": Words("Lower (ratio)", "하한(비)"),
     "ratio_prediction_high": Words("Prediction, upper (ratio)", "예측구간 상한(비)"),
     "ratio_prediction_low": Words("Prediction, lower (ratio)", "예측구간 하한(비)"),
+    "ratios": Words("Ratios", "비"),
     "recalibration": Words("Intercept, slope, O/E", "절편·기울기·관찰/기대비"),
     "reference": Words("Compared with", "비교 기준"),
     "rmst": Words("Restricted mean", "제한평균생존시간"),

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from dure.errors import NotConverged
 from dure.estimation import newton
-from dure.estimation.coefficients import coefficient_table, with_ratios
+from dure.estimation.coefficients import coefficient_table, ratio_table
 from dure.estimation.families import gamma_likelihood
 from dure.language import Words
 from dure.methods.regression.model import Model
@@ -76,8 +76,9 @@ def result(total: Total, model: Model, state: State) -> Result:
     }
     small = (clusters - 1 if clusters else freedom) if asked.family in ("gaussian", "gamma") else None
     table = coefficient_table(names, beta, covariance, active, asked.level, small)
+    tables = {"coefficients": table}
     if model.family().link_name in ("log", "logit", "cloglog"):
-        table = with_ratios(table)
+        tables["ratios"] = ratio_table(table)
     counted = ["n"]
     if hub["events"] is not None:
         counted.append("events")
@@ -87,7 +88,7 @@ def result(total: Total, model: Model, state: State) -> Result:
     events = hub["events"]
     return Result(
         method="regression",
-        tables={"coefficients": table},
+        tables=tables,
         facts=facts,
         people_facts=tuple(counted),
         fitted=Fitted(fitted + overdispersed, n, events, None if events is None else n - events),

@@ -58,14 +58,14 @@ def figures(asked: Parameters) -> dict[str, Figure]:
     return {
         "coefficients": Figure(
             drawn="forest",
-            table="coefficients",
+            table="ratios" if ratio else "coefficients",
             x="ratio" if ratio else "estimate",
             y="term",
             title=Words(f"{value.en} by term", f"항별 {value.ko}"),
             x_title=value,
             y_title=Words("Term", "항"),
-            low="ratio_low" if ratio else "ci_low",
-            high="ratio_high" if ratio else "ci_high",
+            low="ci_low",
+            high="ci_high",
             log=ratio,
             rule=(1.0,) if ratio else (0.0,),
         )
