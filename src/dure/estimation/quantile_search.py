@@ -4,7 +4,8 @@ Every quantile is searched to the multiple of its resolution that it rounds to, 
 lies between two people whose values round differently (definitions 2 and 7): there the two values are searched as far
 as the rounding needs. What is opened at the hub are counts of people on either side of edges, and edges close in.
 
-A quantile is shown where enough people have it or less, and enough have it or more. Where hospitals are the groups,
+A quantile is shown where enough people have it or less, and enough have it or more, and where weights are not those of
+a few people. Where hospitals are the groups,
 counts below the minimum never leave, so enough people are needed at the ranks themselves.
 """
 
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 
 from dure.errors import InvalidParameter, NotACount
 from dure.estimation import order
+from dure.estimation.carried import few
 from dure.language import Words
 from dure.study.method import HUB, Question, State
 from dure.study.rows import Rows
@@ -90,7 +92,7 @@ class Search:
         if first:
             found.append(array("missing", each, "count"))
         if self.weights:
-            found += [array("weight", each, "moment", "people")] if first else []
+            found += [array(of, each, "moment", "people") for of in ("weight", "weight_squares")] if first else []
             found += [array("above", wide, "count"), array("weight_below", wide, "moment", "below", "above")]
         return tuple(found)
 
@@ -118,6 +120,7 @@ class Search:
                     found[name + "missing"][:, lines] = missing[:, None]
                 if first and in_order.weight is not None:
                     found[name + "weight"][:, lines] = in_order.weight[:, None]
+                    found[name + "weight_squares"][:, lines] = self._squares(rows, question, column)[:, None]
             found[name + "people"][:, lines], found[name + "below"][:, lines] = people[:, None], below
             if weight_below is not None:
                 found[name + "above"][:, lines] = people[:, None, None] - below
@@ -134,6 +137,12 @@ class Search:
 
         slot = ("in order", self.prefix, column)
         return rows.remember_latest(slot, (name, resolution, self.by, self.weights), build)
+
+    def _squares(self, rows: Rows, question: Question, column: int) -> Numbers:
+        """(groups,) sums of squared weights."""
+        _, group, weights, missing = self._people(rows, question, self.columns[column])
+        assert weights is not None
+        return _tally(np.ones(len(weights), dtype=bool), group, weights**2, len(missing))
 
     def _near(self, rows: Rows, question: Question, column: int, edges: Whole) -> tuple[Whole, Whole, Numbers | None]:
         """People of each group; below each edge, and their weight: only those between the edges are put in order."""
@@ -176,7 +185,7 @@ class Search:
         below = self._filled(total, "below", total[self.prefix + "people"][..., None])
         measure = self._filled(total, "weight_below", np.array(np.inf)) if self.weights else below
         if state["stage"] == FIRST:
-            hub, stage = self._begun(total), CELLS
+            hub, stage = self._begun(total, question.minimum_people), CELLS
             shape = (*hub["low"].shape[:-1], order.PIECES - 1)
             chosen: Any = ...
             at = np.broadcast_to(order.first_edges(), shape)
@@ -205,7 +214,7 @@ class Search:
         codes = total.withheld.get(self.prefix + name, np.zeros(1, dtype=np.int64))
         return np.where(codes == 1, 0.0, np.where(codes == 2, everyone, total[self.prefix + name]))
 
-    def _begun(self, total: Total) -> dict[str, Any]:
+    def _begun(self, total: Total, minimum: int) -> dict[str, Any]:
         people = total.arrays[self.prefix + "people"]
         shape = (*people.shape, len(self.probabilities))
         n = np.broadcast_to(people[..., None], shape).astype(np.float64)
@@ -219,6 +228,9 @@ class Search:
                 [p * weight - EQUAL * weight, p * weight + (EQUAL if twice else -EQUAL) * weight], axis=-1
             )
             share = np.full(shape, 0.5 if twice else 0.0)
+        heavy = np.zeros(people.shape, dtype=bool)
+        if self.weights:  # a quantile of weights that nearly one person has is that person's value
+            heavy = few(total[self.prefix + "weight"], total[self.prefix + "weight_squares"], minimum)
         nobody = (n == 0)[..., None] & np.ones(2, dtype=bool)
         gone = {
             name: total.withheld.get(self.prefix + name, np.zeros(people.shape)) > 0 for name in ("people", "missing")
@@ -233,6 +245,7 @@ class Search:
             "ranks": np.stack([one, n + 1 - two], axis=-1),
             "people": people,
             "missing": total.arrays[self.prefix + "missing"],
+            "heavy": heavy,
             "people_withheld": gone["people"],
             "missing_withheld": gone["missing"],
         }
@@ -266,7 +279,7 @@ class Search:
             sides = hub["ranks"][..., 0], hub["ranks"][..., 1]
             if self.weights:
                 sides = hub["under"][..., 0], n - hub["upto"][..., 1]
-        hub["shown"] = (n > 0) & (sides[0] >= minimum) & (sides[1] >= minimum)
+        hub["shown"] = (n > 0) & (sides[0] >= minimum) & (sides[1] >= minimum) & ~hub["heavy"][..., None]
         beyond = ((np.abs(cells) >= order.LARGEST).any(axis=-1) & hub["shown"]).any(axis=(0, 2))
         if beyond.any():
             name = self.columns[int(np.flatnonzero(beyond)[0])]

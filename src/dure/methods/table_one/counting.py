@@ -11,6 +11,9 @@ from dure.study.method import Question, State
 from dure.study.rows import Rows
 from dure.study.summary import ArraySpec, Declaration, Kind, Summary
 
+POWERS = ("squares", "cubes", "fourths")
+"""Sums of powers of deviations from the mean: of a column of two values they tell how many have each."""
+
 
 def declare(layout: Layout, phase: str) -> Declaration:
     """`phase`: "sums" or "squares"; anything else declares nothing."""
@@ -20,11 +23,13 @@ def declare(layout: Layout, phase: str) -> Declaration:
         return ArraySpec(name, (g,) if size is None else (g, size), kind, people, whole, per_hospital=layout.by_site)
 
     known = array("known", numbers, "count")
+    # Who adds something to a sum: of a number that three people have, mean and spread are theirs.
+    nonzero = array("nonzero", numbers, "count")
     heavy = array("weighted_known", numbers, "count")
     if phase == "squares":
-        squares = array("squares", numbers, "moment", "known")
+        powers = [array(name, numbers, "moment", "nonzero") for name in POWERS]
         more = (heavy, array("weighted_squares", numbers, "moment", "weighted_known")) if layout.weights else ()
-        return (known, squares, *more)
+        return (known, nonzero, *powers, *more)
     if phase != "sums":
         return ()
     plain = (
@@ -33,7 +38,8 @@ def declare(layout: Layout, phase: str) -> Declaration:
         array("missing_numbers", numbers, "count", whole="n"),
         array("missing_levels", categories, "count", whole="n"),
         known,
-        array("sums", numbers, "moment", "known"),
+        nonzero,
+        array("sums", numbers, "moment", "nonzero"),
     )
     if not layout.weights:
         return plain
@@ -44,6 +50,7 @@ def declare(layout: Layout, phase: str) -> Declaration:
         array("weight_squares", None, "moment", "weighted_n"),
         heavy,
         array("weight_known", numbers, "moment", "weighted_known"),
+        array("weight_known_squares", numbers, "moment", "weighted_known"),
         array("weighted_sums", numbers, "moment", "weighted_known"),
         # A level's weight tells the weight of the other levels' people: both sides stand behind it.
         array("weighted_levels", layout.size, "count", whole="weighted_n"),
@@ -76,6 +83,7 @@ def summarise(layout: Layout, rows: Rows, question: Question, state: State) -> S
             present = values[known]
             heavy = None if own is None else own[known]
             found["known"][place, column] = len(present)
+            found["nonzero"][place, column] = np.count_nonzero(present)
             if heavy is not None:
                 found["weighted_known"][place, column] = (heavy > 0).sum()
             if phase == "sums":
@@ -83,9 +91,12 @@ def summarise(layout: Layout, rows: Rows, question: Question, state: State) -> S
                 found["missing_numbers"][place, column] = len(values) - len(present)
                 if heavy is not None:
                     found["weight_known"][place, column] = heavy.sum()
+                    found["weight_known_squares"][place, column] = heavy @ heavy
                     found["weighted_sums"][place, column] = (heavy * present).sum()
                 continue
-            found["squares"][place, column] = ((present - state["means"][place][column]) ** 2).sum()
+            apart = present - state["means"][place][column]
+            for power, of in enumerate(POWERS, start=2):
+                found[of][place, column] = (apart**power).sum()
             if heavy is not None:
                 squares = heavy * (present - state["weighted_means"][place][column]) ** 2
                 found["weighted_squares"][place, column] = squares.sum()

@@ -34,31 +34,39 @@ class Sample:
     levels: Numbers
 
 
-def differences(layout: Layout, variables: list[str], sample: Sample, spread: Sample, least: int) -> list[float | None]:
+def differences(
+    layout: Layout, variables: list[str], sample: Sample, spread: Sample, least: int, minimum: int = 0
+) -> list[float | None]:
     """For each variable the largest absolute difference over pairs of groups of at least `least` people; None where
-    there is no such pair. `spread` gives the standard deviations."""
+    there is no such pair, or where a level of one has fewer than `minimum`: a difference, exactly known, gives the
+    count away that the table hides. `spread` gives the standard deviations."""
     found: list[float | None] = []
     for name in variables:
         sizes = [
             size
             for pair in itertools.combinations(range(len(layout.groups)), 2)
-            if (size := _difference(layout, name, list(pair), sample, spread, least)) is not None
+            if (size := _difference(layout, name, list(pair), sample, spread, least, minimum)) is not None
         ]
         found.append(max(sizes) if sizes else None)
     return found
 
 
-def _difference(layout: Layout, name: str, pair: list[int], sample: Sample, spread: Sample, least: int) -> float | None:
+def _difference(
+    layout: Layout, name: str, pair: list[int], sample: Sample, spread: Sample, least: int, minimum: int
+) -> float | None:
     if name in layout.numbers:
         column = layout.numbers.index(name)
         if (np.minimum(sample.known, spread.known)[pair, column] < least).any():
             return None
         variance = float(spread.variances[pair, column].mean())
         gap = abs(float(sample.means[pair[0], column] - sample.means[pair[1], column]))
+        if np.isnan(gap) or np.isnan(variance):
+            return None
         return gap / np.sqrt(variance) if variance > 0 else (0.0 if gap == 0 else None)
     part = layout.part(name)
     for one in (sample, spread):
-        if not (one.people[pair, part].sum(axis=1) >= least).all():  # NaN where a level was withheld
+        people = one.people[pair, part]
+        if not (people.sum(axis=1) >= least).all() or (people < minimum).any():  # NaN where a level was withheld
             return None
     shares, spread_shares = (
         one.levels[pair, part] / one.levels[pair, part].sum(axis=1, keepdims=True) for one in (sample, spread)

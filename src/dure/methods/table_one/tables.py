@@ -13,8 +13,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from dure.estimation.carried import few, two_sided
 from dure.estimation.quantile_search import Found
 from dure.language import Words
+from dure.methods.table_one.counting import POWERS
 from dure.methods.table_one.differences import Sample, differences
 from dure.methods.table_one.layout import Layout, Parameters
 from dure.study.method import Question
@@ -68,6 +70,15 @@ class Lines:
                 self.withheld[len(self.rows), name] = self.small
         return shown
 
+    def moments(self, sample: Sample, place: int, column: int) -> dict[str, float | None]:
+        """Mean and standard deviation of a row about to be added."""
+        people, mean, variance = (part[place, column] for part in (sample.known, sample.means, sample.variances))
+        if np.isnan(mean):
+            self.withheld |= {(len(self.rows), name): "–" for name in ("mean", "sd")}
+            return {}
+        shown = float(mean) if people > 0 else None
+        return {"mean": shown, "sd": None if np.isnan(variance) else float(np.sqrt(variance))}
+
     def frame(self, counts: tuple[str, ...], numbers: tuple[str, ...]) -> pl.DataFrame:
         schema: dict[str, Any] = {
             **dict.fromkeys(("variable", "level", "group"), pl.String),
@@ -87,19 +98,20 @@ def result(
     """`arrays`: all opened sums, `means` and `weighted_means` (groups, numbers) among them."""
     p: Parameters = question.parameters
     lines = Lines(layout, arrays, hidden, f"<{question.minimum_people}")
-    plain = _sample(arrays, hidden, "")
+    plain = _sample(arrays, hidden, "", question.minimum_people)
     tables = {"table_one": _described(layout, p, lines, plain, medians.get("plain"))}
     samples = {"smd": plain}
     if layout.weights:
         again = Lines(layout, arrays, hidden, lines.small)
-        samples["smd_weighted"] = _sample(arrays, hidden, "weighted_")
+        samples["smd_weighted"] = _sample(arrays, hidden, "weighted_", question.minimum_people)
         tables["weighted"] = _weighted(layout, p, again, samples["smd_weighted"], medians.get("weighted"))
     figures = {}
     if len(layout.groups) > 1:
         least = max(2, question.minimum_people)
         spread = {"smd": plain, "smd_weighted": samples.get(f"smd_{p.denominator}", plain)}
         found = {
-            name: differences(layout, p.variables, sample, spread[name], least) for name, sample in samples.items()
+            name: differences(layout, p.variables, sample, spread[name], least, question.minimum_people)
+            for name, sample in samples.items()
         }
         frame = pl.DataFrame({"variable": p.variables, **found}, schema_overrides=dict.fromkeys(found, pl.Float64))
         tables["differences"] = Table(frame)
@@ -118,8 +130,9 @@ def result(
     )
 
 
-def _sample(arrays: dict[str, Numbers], hidden: dict[str, NDArray[np.bool_]], of: str) -> Sample:
-    """Means and variances of the people as they are, or weighted; NaN for levels that a hospital withheld.
+def _sample(arrays: dict[str, Numbers], hidden: dict[str, NDArray[np.bool_]], of: str, minimum: int) -> Sample:
+    """Means and variances of the people as they are, or weighted; NaN for levels that a hospital withheld, and where a
+    few people carry a number: those who are not 0, who differ from all others, or who have nearly all weight.
 
     The weighted variance is that of R's survey::svyvar: Σw(x − x̄)²/Σw · n/(n − 1), which no factor common to all
     weights changes, and which is the ordinary variance where all weights are equal.
@@ -129,10 +142,20 @@ def _sample(arrays: dict[str, Numbers], hidden: dict[str, NDArray[np.bool_]], of
     with np.errstate(invalid="ignore", divide="ignore"):
         variances = np.where(weight > 0, arrays[of + "squares"] / weight, np.nan) * known / (known - 1)
     variances = np.where(known > 1, variances, np.nan)
+    means = arrays[of + "means"]
+    carried = _carried(arrays, minimum) if minimum else np.zeros(known.shape, dtype=bool)
+    if of and minimum:
+        carried |= few(weight, arrays["weight_known_squares"], minimum)
+    means, variances = (np.where(carried, np.nan, part) for part in (means, variances))
     people, levels = arrays[of + "levels"], arrays["weight_levels" if of else "levels"]
     if hidden:
         people, levels = (np.where(hidden[of + "levels"], np.nan, part) for part in (people, levels))
-    return Sample(known, arrays[of + "means"], variances, people, levels)
+    return Sample(known, means, variances, people, levels)
+
+
+def _carried(arrays: dict[str, Numbers], minimum: int) -> NDArray[np.bool_]:
+    powers = np.stack([arrays[name] for name in ("known", *POWERS)], axis=-1)
+    return np.asarray((arrays["nonzero"] < minimum) | two_sided(powers, minimum))
 
 
 def _described(layout: Layout, p: Parameters, lines: Lines, sample: Sample, medians: Found | None) -> Table:
@@ -144,7 +167,7 @@ def _described(layout: Layout, p: Parameters, lines: Lines, sample: Sample, medi
                 column = layout.numbers.index(name)
                 more = lines.quartiles(medians, name, place, tuple(p.medians or ()))
                 counts = {"n": ("known", column), "missing": ("missing_numbers", column)}
-                lines.add(name, None, place, **counts, **_moments(sample, place, column), **more)
+                lines.add(name, None, place, **counts, **lines.moments(sample, place, column), **more)
                 continue
             missing = ("missing_levels", layout.categories.index(name))
             for index, level in enumerate(layout.levels[name]):
@@ -181,7 +204,9 @@ def _weighted(layout: Layout, p: Parameters, lines: Lines, sample: Sample, media
             if name in layout.numbers:
                 column = layout.numbers.index(name)
                 more = lines.quartiles(medians, name, place, tuple(p.medians or ()))
-                lines.add(name, None, place, n=("weighted_known", column), **_moments(sample, place, column), **more)
+                lines.add(
+                    name, None, place, n=("weighted_known", column), **lines.moments(sample, place, column), **more
+                )
                 continue
             for index, level in enumerate(layout.levels[name]):
                 at = layout.starts[name] + index
@@ -197,12 +222,6 @@ def _weighted(layout: Layout, p: Parameters, lines: Lines, sample: Sample, media
         derived=("of", "percent"),
         withheld=lines.withheld,
     )
-
-
-def _moments(sample: Sample, place: int, column: int) -> dict[str, float | None]:
-    people, variance = sample.known[place, column], sample.variances[place, column]
-    mean = float(sample.means[place, column]) if people > 0 else None
-    return {"mean": mean, "sd": None if np.isnan(variance) else float(np.sqrt(variance))}
 
 
 def _balance(frame: pl.DataFrame) -> dict[str, Table]:
