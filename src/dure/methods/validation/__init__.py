@@ -54,7 +54,7 @@ class Validation(DerivesNothing):
             return ArraySpec(name, (hospitals, *size), kind, people=people, per_hospital=True)
 
         both = ("cases", "non_cases")
-        found = [own("cases", "count"), own("non_cases", "count"), own("auroc", "moment", both)]
+        found = [own(name, "count") for name in both] + [own("auroc", "moment", both)]
         found += [own("auroc_variance", "moment", both)]
         if p.auprc:
             found += [own("average_precision", "moment", both)]
@@ -66,6 +66,7 @@ class Validation(DerivesNothing):
             found += [own("expected", "moment", both)]
             found += [own(name, "moment", both, (scores, 2)) for name in ("in_the_large", "slope")]
         found += [ArraySpec("n", (sets,), "count"), ArraySpec("events", (sets,), "count")]
+        found += [ArraySpec("alike", (sets, discrimination.KINDS), "count")]
         if p.thresholds:
             cut = (scores, len(p.thresholds) + 1)
             found += [ArraySpec("between_cases", cut, "count"), ArraySpec("between_non_cases", cut, "count")]
@@ -103,12 +104,16 @@ class Validation(DerivesNothing):
             case, _, score = _read(rows, p, (p.reference or "", name))
             found["both_cases"][here, place] = case.sum()
             found["both_non_cases"][here, place] = (~case).sum()
+            if min(discrimination.varying(one) for one in score) < question.minimum_people:
+                found["difference_variance"][here, place] = tables.UNTOLD
+                continue
             area, covariance = discrimination.auroc(score, case)
             found["difference"][here, place] = area[1] - area[0]
             found["difference_variance"][here, place] = covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]
         for place, (score_name, of, level) in enumerate(_sets(question)):
             case, score = _of_set(rows, question, score_name, of, level)
             found["n"][place], found["events"][place] = len(case), case.sum()
+            found["alike"][place] = discrimination.alike(score)
             if not p.probabilities:
                 continue
             logit = recalibration.logits(score)
@@ -204,9 +209,12 @@ def _of_hospital(found: Summary, rows: Rows, question: Question, here: int, plac
     score = scores[0]
     classes = int(case.sum()), int((~case).sum())
     found["cases"][here, place], found["non_cases"][here, place] = classes
-    area, covariance = discrimination.auroc(scores, case)
-    found["auroc"][here, place], found["auroc_variance"][here, place] = area[0], covariance[0, 0]
-    if p.auprc:
+    told = discrimination.varying(score) >= question.minimum_people
+    found["auroc_variance"][here, place] = tables.UNTOLD
+    if told:
+        area, covariance = discrimination.auroc(scores, case)
+        found["auroc"][here, place], found["auroc_variance"][here, place] = area[0], covariance[0, 0]
+    if p.auprc and told:
         found["average_precision"][here, place] = discrimination.average_precision(
             *discrimination.by_value(score, case)
         )
@@ -220,7 +228,7 @@ def _of_hospital(found: Summary, rows: Rows, question: Question, here: int, plac
     found["bin_cases"][place] = np.bincount(bins[case], minlength=p.bins)
     found["bin_non_cases"][place] = np.bincount(bins[~case], minlength=p.bins)
     found["bin_predicted"][place] = np.bincount(bins, weights=score, minlength=p.bins)
-    if p.hospitals and min(classes):
+    if p.hospitals and min(classes) and told:
         fit = recalibration.fitted(recalibration.logits(score), case.astype(np.float64))
         found["expected"][here, place] = score.sum()
         if np.isfinite(fit.intercept):

@@ -9,6 +9,9 @@ from scipy.stats import rankdata
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
 
+KINDS_BITS = 6
+KINDS = 1 << KINDS_BITS
+
 
 def auroc(scores: Matrix, case: NDArray[np.bool_]) -> tuple[Vector, Matrix]:
     """(m,) AUROC of (m, n) scores, ties counting half, and their (m, m) covariance; zeros where there is none.
@@ -25,6 +28,20 @@ def auroc(scores: Matrix, case: NDArray[np.bool_]) -> tuple[Vector, Matrix]:
     if min(cases, others) > 1:
         covariance = np.atleast_2d(np.cov(of_cases)) / cases + np.atleast_2d(np.cov(of_others)) / others
     return np.asarray(of_cases.mean(axis=1)), covariance
+
+
+def varying(score: Vector) -> int:
+    """People whose score is not the commonest one: where few, as of a flag that few people have,
+    an exact AUROC or mean tells how many."""
+    most = int(np.unique(score, return_counts=True)[1].max()) if len(score) else 0
+    return len(score) - most
+
+
+def alike(score: Vector) -> NDArray[np.int64]:
+    """(KINDS,) people by what their score's bits hash to: equal scores stand together, so that no more people differ
+    from the commonest score over all hospitals than stand beside the largest kind."""
+    mixed = (score + 0.0).view(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    return np.bincount((mixed >> np.uint64(64 - KINDS_BITS)).astype(np.int64), minlength=KINDS).astype(np.int64)
 
 
 def auroc_of_counts(cases: Vector, others: Vector) -> tuple[float, float]:

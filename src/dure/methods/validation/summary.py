@@ -10,7 +10,7 @@ from scipy import special
 from scipy.special import expit
 
 from dure.estimation import random_effects
-from dure.methods.validation.tables import NUMBER, TEXT, WHOLE, Answer, Rows, interval
+from dure.methods.validation.tables import NUMBER, TEXT, WHOLE, Answer, Rows, interval, withheld
 from dure.study.result import Table
 
 Vector = NDArray[np.float64]
@@ -26,7 +26,7 @@ def summary(answer: Answer, tables: Mapping[str, Table]) -> Table:
     rows = Rows(score=TEXT, measure=TEXT, model=TEXT, hospitals=WHOLE, **dict.fromkeys(names, NUMBER))
     level = answer.p.level
     for place, score in enumerate(answer.p.scores):
-        shown = answer.total.withheld["auroc"][:, place] == 0
+        shown = withheld(answer, "auroc")[:, place] == 0
         area, spread = answer.total["auroc"][shown, place], answer.total["auroc_variance"][shown, place]
         pairs = (answer.total["cases"] * answer.total["non_cases"])[shown, place]
         if pairs.sum() > 0:

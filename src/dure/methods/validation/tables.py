@@ -22,12 +22,18 @@ from dure.study.summary import Total
 
 Vector = NDArray[np.float64]
 
-CLASSES = (Words("cases", "환자"), Words("non-cases", "비환자"))
+CLASSES = (
+    Words("cases", "환자"),
+    Words("non-cases", "비환자"),
+    Words("people with another than the commonest score", "가장 흔한 점수가 아닌 사람"),
+)
 TEXT, WHOLE, NUMBER = pl.String, pl.Int64, pl.Float64
 INTERVAL = ("std_error", "ci_low", "ci_high")
 HIDDEN = "–"
 SLOPE_NEEDS = 2
 """Times the rules' smallest count: two coefficients, each with ten of either class (rule parameters_per_event)."""
+UNTOLD = -1.0
+"""In place of a variance: of nearly all people there the score is one, and a number would tell of the others."""
 ROUNDED = 5
 """Shares that no release fills in (net benefit, observed to expected) are of counts rounded as they are shown; an exact
 one would give the exact counts away."""
@@ -59,9 +65,15 @@ class Answer:
         return ROUNDED * round(count / ROUNDED) if self.minimum else float(count)
 
     def enough(self, place: int, times: int = 1) -> bool:
-        """Whether both classes of a set are large enough."""
+        """Whether both classes of a set are large enough, and enough people have another than the commonest score."""
         events, n = self.total["events"][place], self.total["n"][place]
-        return bool(min(events, n - events) >= max(1, times * self.minimum))
+        varying = n - self.total["alike"][place].max() >= self.minimum
+        return bool(varying and min(events, n - events) >= max(1, times * self.minimum))
+
+    def few(self, place: int) -> bool:
+        """Whether sums of a set's scores are withheld: of nearly equal scores they tell how many events there are, of a
+        flag how many people have it."""
+        return self.minimum > 0 and not self.enough(place)
 
 
 class Rows:
@@ -78,6 +90,12 @@ class Rows:
 
     def table(self, **more: Any) -> Table:
         return Table(pl.DataFrame(self.rows, schema=self.schema), withheld=self.withheld, **more)
+
+
+def withheld(answer: Answer, name: str) -> NDArray[np.int64]:
+    """(hospitals, …) 0 where a hospital's `name` is told, else 1 + the place among CLASSES of who are too few."""
+    codes = answer.total.withheld[name]
+    return np.asarray(np.where((codes == 0) & (answer.total[name + "_variance"] < 0), len(CLASSES), codes))
 
 
 def slope_needs(question: Question) -> int:
@@ -101,7 +119,7 @@ def aurocs(answer: Answer) -> Table:
     p, total, minimum = answer.p, answer.total, max(1, answer.minimum)
     numbers = ("auroc", *INTERVAL, *(("average_precision",) if p.auprc else ()))
     rows = Rows(score=TEXT, hospital=TEXT, **dict.fromkeys(numbers, NUMBER), n=WHOLE, reason=TEXT, reason_ko=TEXT)
-    codes = total.withheld["auroc"]
+    codes = withheld(answer, "auroc")
     for place, name in enumerate(p.scores):
         for here, hospital in enumerate(answer.question.hospitals):
             code = int(codes[here, place])
@@ -137,7 +155,13 @@ def calibration(answer: Answer) -> Table:
                 predicted = round(float(total["bin_predicted"][place][run].sum()) / n, 3)
                 low, high = run.start / p.bins, run.stop / p.bins
                 rows.add(
-                    score=name, bin_low=low, bin_high=high, predicted=predicted, n=int(n), cases=int(cases[run].sum())
+                    {"predicted": HIDDEN} if answer.few(answer.everyone(name)) else {},
+                    score=name,
+                    bin_low=low,
+                    bin_high=high,
+                    predicted=predicted,
+                    n=int(n),
+                    cases=int(cases[run].sum()),
                 )
     return rows.table(
         counts=("n", "cases"),
@@ -166,7 +190,8 @@ def overall(answer: Answer) -> Table:
     rows = Rows(score=TEXT, n=WHOLE, events=WHOLE, **dict.fromkeys(names, NUMBER))
     for name in p.scores:
         place = answer.everyone(name)
-        rows.add(score=name, **_overall(answer, place, answer.enough(place)))
+        why = dict.fromkeys(names[:3], HIDDEN) if answer.few(place) else {}
+        rows.add(why, score=name, **_overall(answer, place, answer.enough(place)))
     derived = tuple(name for name in names if name not in ("brier", "mean_predicted"))
     return rows.table(counts=("n", "events"), behind=dict.fromkeys(names, "n"), derived=derived)
 
@@ -219,7 +244,7 @@ def by_hospital(answer: Answer) -> Table:
     rows = Rows(score=TEXT, hospital=TEXT, **dict.fromkeys(numbers, NUMBER))
     for place, name in enumerate(p.scores):
         for here, hospital in enumerate(answer.question.hospitals):
-            code = int(total.withheld["expected"][here, place])
+            code = int(withheld(answer, "auroc")[here, place])
             if code:
                 reason = f"<{minimum} {CLASSES[code - 1].en}"
                 rows.add(dict.fromkeys((OE[0], LARGE[0], SLOPE[0]), reason), score=name, hospital=hospital)
@@ -247,7 +272,7 @@ def comparison(answer: Answer) -> Table:
     for place, name in enumerate(p.others):
         for here, hospital in enumerate(answer.question.hospitals):
             said = {"score": name, "reference": p.reference, "hospital": hospital}
-            code = int(total.withheld["difference"][here, place])
+            code = int(withheld(answer, "difference")[here, place])
             if code:
                 rows.add({"difference": f"<{minimum} {CLASSES[code - 1].en}"}, **said)
                 continue
@@ -330,7 +355,7 @@ def net_benefit(answer: Answer, at: Table) -> Table:
 
 def subgroups(answer: Answer) -> Table:
     """Each level of each column: what `overall` and `recalibration` say of everyone. A level with too few people in a
-    class shows nothing, and where there is one such level, the smallest other one goes with it."""
+    class shows nothing, and where there is one such level, or few people of none, the smallest other one goes too."""
     p, total = answer.p, answer.total
     numbers = ("brier", "scaled_brier", "mean_predicted", *OE, *LARGE, *SLOPE)
     fine = ("auroc", *INTERVAL, "average_precision") if p.resolution else ()
@@ -341,7 +366,9 @@ def subgroups(answer: Answer) -> Table:
             places = [place for place, (name, of, _) in enumerate(answer.sets) if (name, of) == (score, column)]
             small = {place for place in places if answer.minimum and not answer.enough(place)}
             rest = [place for place in places if place not in small]
-            also = {min(rest, key=lambda place: float(total["n"][place]))} if len(small) == 1 and rest else set()
+            beside = total["n"][answer.everyone(score)] - total["n"][places].sum()  # people of no level
+            lone = len(small) + int(0 < beside < answer.minimum) == 1
+            also = {min(rest, key=lambda place: float(total["n"][place]))} if lone and rest else set()
             for place, level in zip(places, answer.question.column(column).levels):
                 said = {"score": score, "subgroup": column, "level": level}
                 if place in small | also:
