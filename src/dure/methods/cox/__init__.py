@@ -17,6 +17,7 @@ import polars as pl
 
 from dure.errors import NobodyLeft, NotACount, NotConverged, NothingVaries, OneClass, Refused, Separation
 from dure.estimation import concordance, newton, people
+from dure.estimation.carried import refuse_few, refuse_few_rates, relative
 from dure.estimation.remedy import merged_design
 from dure.estimation.risk_sets import (
     BLAS,
@@ -32,7 +33,7 @@ from dure.language import Words
 from dure.methods.cox import on_grid
 from dure.methods.cox.answer import result
 from dure.methods.cox.counts import compared, counted
-from dure.methods.cox.model import Model, forget, fresh, interval_rows, model_of, sorted_rows
+from dure.methods.cox.model import CoxRows, Model, forget, fresh, interval_rows, model_of, sorted_rows
 from dure.methods.cox.parameters import Parameters
 from dure.study.method import HUB, Example, Kept, Law, Question, State
 from dure.study.result import Result
@@ -57,6 +58,7 @@ class Cox:
         model = model_of(question)
         p, asked = model.columns, model.parameters
         opens = any(factor.column == "site" for factor in model.design.factors)
+        opens |= state["phase"] == "final" and asked.cluster == "site"  # what a hospital's people add up to
 
         def array(name: str, shape: tuple[int, ...], kind: Kind, **more: Any) -> ArraySpec:
             return ArraySpec(name, shape, kind, opens_hospitals=opens, **more)
@@ -67,6 +69,11 @@ class Cox:
         behind = {"people": ("people_with_event", "cells", "pairs")}
         if state["phase"] == "final":
             found = [array("meat", (p, p), "moment", **behind)] if asked.robust else []
+            if asked.cluster not in (
+                None,
+                "site",
+            ):  # of two, one may be a person alone
+                found.append(array("clusters", (), "count", on_small="refuse", labels=("clusters",)))
             if asked.schoenfeld and asked.by_hospital:
                 found.append(array("varying_score", (p,), "moment", **behind))
                 found += [array(f"varying_{name}", (p, p), "moment", **behind) for name in ("crossed", "squared")]
@@ -83,7 +90,8 @@ class Cox:
         if state["phase"] != "start":
             return sums
         powers = array("powers", (p, 4), "moment", people=("n",), sides=True, labels=model.design.names)
-        return (*sums, powers, *(_declared_compared(model, array) if asked.by_hospital else ()))
+        rates = (array("relative", (2,), "moment", people=("n",)),) if asked.offset else ()
+        return (*sums, powers, *rates, *(_declared_compared(model, array) if asked.by_hospital else ()))
 
     def start(self, question: Question) -> State:
         model_of(question)
@@ -102,7 +110,14 @@ class Cox:
         model = model_of(question)
         state = {**state, "round": state["round"] + 1}
         if state["phase"] == "counts":
-            return {**state, **_after_counts(total, model)}
+            found_counts = _after_counts(total, model)
+            if weights := model.parameters.weights:
+                refuse_few(float(total["sum_w"]), float(total["sum_ww"]), weights, question.minimum_people)
+            if model.parameters.offset:
+                found_counts["mean_offset"] = float(total["sum_offset"]) / total.count("rows")
+            return {**state, **found_counts}
+        if state["phase"] == "start" and model.parameters.offset:
+            refuse_few_rates(total["relative"], model.parameters.offset, question.minimum_people)
         if state["phase"] == "final":
             meat = total["meat"] if model.parameters.robust else None
             varying = state[HUB].get("varying")
@@ -137,7 +152,7 @@ class Cox:
     def remedy(self, question: Question, refused: Refused, arrays: Summary) -> dict[str, Any] | None:
         """Coarser levels, fewer terms, and a merged grid: all that is needed, since one refusal names one rule."""
         model, cells = model_of(question), set(refused.cells)
-        if cells & {"n", "people_with_event", "compared", "compared_events"}:
+        if cells & {"n", "people_with_event", "compared", "compared_events", "effective", "clusters"}:
             return None
         if "compared" in arrays:  # what stands behind the sums, and no setting brings more
             named = {"n": "compared", "cells": "compared_cells", "pairs": "compared_pairs"}
@@ -183,6 +198,8 @@ def _declared_counts(model: Model, array: Any) -> Declaration:
         *_declared_cells(model, array, "", "n"),
         array("sum_x", (model.columns,), "moment", people=("cells", "pairs")),
         array("sum_w", (), "moment", people=("n",)),
+        *((array("sum_ww", (), "moment", people=("n",)),) if model.parameters.weights else ()),
+        *((array("sum_offset", (), "moment", people=("n",)),) if model.parameters.offset else ()),
         array("event_time", (), "moment", people=("people_with_event",)),
     )
 
@@ -228,9 +245,18 @@ def _sums(rows: Rows, model: Model, state: State) -> Summary:
     if state["phase"] == "start":
         x = fresh(rows, model).x
         found["powers"] = people.powers(x, centre)
+        read = fresh(rows, model)
+        if read.offset is not None:
+            found["relative"] = relative(read.offset, state["mean_offset"], read.weights)
         found |= compared(rows, model, x) if model.parameters.by_hospital else {}
         forget(rows)
     return found
+
+
+def _clusters(data: CoxRows, model: Model) -> Summary:
+    if data.cluster is None or model.parameters.cluster == "site":
+        return {}
+    return {"clusters": np.array(len(np.unique(data.cluster)), dtype=np.int64)}
 
 
 def _final(rows: Rows, model: Model, state: State) -> Summary:
@@ -238,9 +264,9 @@ def _final(rows: Rows, model: Model, state: State) -> Summary:
     p, beta = model.parameters, np.asarray(state["beta"], dtype=np.float64)
     if not p.by_hospital:
         on_intervals, data = interval_rows(rows, model, np.asarray(state["centre"]))
-        return {"meat": on_grid.meat(on_intervals, beta, state, data.cluster)}
+        return {"meat": on_grid.meat(on_intervals, beta, state, data.cluster), **_clusters(data, model)}
     sets, data = sorted_rows(rows, model)
-    found: Summary = {}
+    found = _clusters(data, model)
     at = at_risk(sets, beta, p.ties)
     if at is None:
         raise NotConverged(rounds=state["round"])

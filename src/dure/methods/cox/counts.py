@@ -28,6 +28,10 @@ def counted(rows: Rows, model: Model) -> Summary:
             found[name] = cells.reshape(strata, intervals + 1)[:, :intervals]
         found |= _rows_on_grid(on_grid)
     weights = data.weights
+    if data.offset is not None:
+        found["sum_offset"] = np.array(data.offset.sum())
+    if weights is not None:
+        found["sum_ww"] = np.array(weights @ weights)
     time = np.log(data.time[event]) if model.parameters.schoenfeld == "log" else data.time[event]
     return {
         **found,

@@ -15,6 +15,7 @@ import polars as pl
 
 from dure.errors import Refused
 from dure.estimation import people
+from dure.estimation.carried import refuse_few, refuse_few_rates, relative
 from dure.estimation.likelihood import ModelRows, Sums, Wanted, saturated, sums_at
 from dure.estimation.remedy import merged_design
 from dure.language import Words
@@ -69,6 +70,7 @@ class Regression:
         if fitting.overdispersed(model, state):
             sums = (*sums, array("size", (p + 2,), "moment", people=("n",)))
         if state["phase"] == "start":
+            sums = (*sums, *((array("relative", (2,), "moment", people=("n",)),) if model.rates else ()))
             names = tuple(column.name for column in model.design.spreads())
             if model.parameters.family != "binomial":
                 of = {"people": ("n",), "sides": True, "labels": (model.outcome.text,)}
@@ -106,6 +108,10 @@ class Regression:
         ]
         if model.spreads_apart:
             found.append(array("sum_spread", (len(model.design.spreads()),), "moment", people=("cells", "pairs")))
+        if model.parameters.weights is not None:
+            found.append(array("sum_ww", (), "moment", people=("n",)))
+        if model.rates:
+            found.append(array("sum_offset", (), "moment", people=("n",)))
         return (
             *found,
             array("sum_y", (), "moment", people=("n",)),
@@ -154,6 +160,8 @@ class Regression:
         if clusters is not None:
             found["clusters"] = np.array(clusters.max() + 1 if len(clusters) else 0, dtype=np.int64)
         if state["phase"] == "start":
+            if model.rates and data.offset is not None:
+                found["relative"] = relative(data.offset, state["mean_offset"], data.weights)
             found["powers"] = people.powers(model.design.spread_rows(rows, keep, data.x), state["means"])
             if model.parameters.family != "binomial":
                 found["outcome_powers"] = people.powers(data.y[None, :], np.array([state["outcome"]]))
@@ -182,7 +190,14 @@ class Regression:
         model = model_of(question)
         state = {**state, "round": state["round"] + 1}
         if state["phase"] == "counts":
-            return {**state, **fitting.centres(total, model)}
+            found = fitting.centres(total, model)
+            if weights := model.parameters.weights:
+                refuse_few(float(total["sum_w"]), float(total["sum_ww"]), weights, question.minimum_people)
+            if model.rates:
+                found["mean_offset"] = float(total["sum_offset"]) / total.count("n")
+            return {**state, **found}
+        if state["phase"] == "start" and model.rates:
+            refuse_few_rates(total["relative"], str(model.parameters.offset), question.minimum_people)
         if state["phase"] != "last":
             if state["phase"] == "newton" and model.parameters.firth:
                 return fitting.ask_for_the_penalty(total, state)

@@ -38,6 +38,11 @@ class Model:
         return self.parameters.weights is not None or self.design.spreads() != self.design.columns
 
     @property
+    def rates(self) -> bool:
+        """Whether an offset multiplies what is expected of a person."""
+        return self.parameters.offset is not None and self.family().link_name == "log"
+
+    @property
     def by_site(self) -> bool:
         """Whether clusters are the hospitals, so that what a hospital's people add up to is shown."""
         return self.parameters.cluster == "site"
@@ -196,6 +201,10 @@ def counts(rows: Rows, model: Model, data: ModelRows, keep: NDArray[np.bool_]) -
         "sum_y": np.array(data.y.sum() if weights is None else data.y @ weights),
         "sum_w": np.array(float(present) if weights is None else weights.sum()),
     }
+    if model.rates and data.offset is not None:
+        found["sum_offset"] = np.array(data.offset.sum())
+    if weights is not None:
+        found["sum_ww"] = np.array(weights @ weights)
     if model.spreads_apart:
         found["sum_spread"] = model.design.spread_rows(rows, keep, data.x).sum(axis=1)
     if model.parameters.family == "binomial":

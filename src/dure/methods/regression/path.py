@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from dure.errors import InvalidParameter, NobodyLeft, NotConverged, NothingVaries, OneClass, Refused
 from dure.estimation import penalised, people
+from dure.estimation.carried import refuse_few, refuse_few_rates, relative
 from dure.estimation.families import Family
 from dure.estimation.fold_sums import FoldRows, FoldSums, by_fold, fold_of, sums_of_models
 from dure.estimation.parameters import Penalty
@@ -63,12 +64,15 @@ class Path:
                 array("sum_spread", (len(design.spreads()),), "moment", people=every),
                 array("sum_y", (len(names),), "moment", people=everybody),
                 array("sum_w", (len(names),), "moment", people=everybody),
+                *((array("sum_ww", (), "moment", people=everybody),) if model.parameters.weights else ()),
+                *((array("sum_offset", (), "moment", people=everybody),) if model.rates else ()),
             )
         behind = {"people": tuple(f"{name}{end}" for end in names for name in ("n", "cells", "pairs"))}
         everybody = tuple(f"n{end}" for end in names)
         if state["phase"] == "moments":
             spreads = tuple(column.name for column in design.spreads())
             return (
+                *((array("relative", (2,), "moment", people=everybody),) if model.rates else ()),
                 array("gram", (len(names), p, p), "moment", **behind),
                 array("cross", (len(names), p), "moment", **behind),
                 array("square", (len(names),), "moment", people=everybody),
@@ -94,6 +98,8 @@ class Path:
         if state["phase"] == "moments":
             data, keep = model_rows(rows, model)
             found = _moments(centred, float(state["mean_y"]))
+            if model.rates and data.offset is not None:
+                found["relative"] = relative(data.offset, state["mean_offset"], data.weights)
             found["powers"] = people.powers(model.design.spread_rows(rows, keep, data.x), np.asarray(state["means"]))
             return found, {}
         sums = sums_of_models(
@@ -111,7 +117,14 @@ class Path:
         model, penalty = _asked(question)
         state = {**state, "round": state["round"] + 1}
         if state["phase"] == "counts":
-            return {**state, **_centres(total, model, penalty)}
+            found = _centres(total, model, penalty)
+            if weights := model.parameters.weights:
+                refuse_few(float(total["sum_w"].sum()), float(total["sum_ww"]), weights, question.minimum_people)
+            if model.rates:
+                found["mean_offset"] = float(total["sum_offset"]) / found[HUB]["n"]
+            return {**state, **found}
+        if state["phase"] == "moments" and model.rates:
+            refuse_few_rates(total["relative"], str(model.parameters.offset), question.minimum_people)
         hub = state[HUB]
         if state["phase"] == "moments":
             fit, dropped, copies = _fit(total, model, penalty, state)
@@ -131,6 +144,8 @@ class Path:
 
     def remedy(self, question: Question, refused: Refused, arrays: Summary) -> dict[str, Any] | None:
         """Fewer folds where a fold has too few people or events; else merged levels, fewer knots or fewer terms."""
+        if "effective" in refused.cells:
+            return None
         model, penalty = _asked(question)
         names = _fold_names(penalty)
         bases = {name.rsplit("_", 1)[0] if penalty.folds else name for name in refused.cells}
@@ -228,6 +243,10 @@ def _counts(rows: Rows, model: Model, penalty: Penalty) -> Summary:
     found["sum_spread"] = model.design.spread_rows(rows, keep, data.x).sum(axis=1)
     found["sum_y"] = np.bincount(fold, weights=data.y * weights, minlength=len(names))
     found["sum_w"] = np.bincount(fold, weights=weights, minlength=len(names))
+    if model.rates and data.offset is not None:
+        found["sum_offset"] = np.array(data.offset.sum())
+    if data.weights is not None:
+        found["sum_ww"] = np.array(weights @ weights)
     return found
 
 

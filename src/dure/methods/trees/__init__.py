@@ -19,6 +19,7 @@ import numpy as np
 import polars as pl
 
 from dure.errors import NobodyLeft, NothingVaries, OneClass, Refused
+from dure.estimation.carried import refuse_few
 from dure.estimation.edges import STAGES, Cells, divided_counts, first_counts, single
 from dure.estimation.histograms import unit_for
 from dure.language import Words
@@ -87,7 +88,7 @@ class Trees:
         if p.weights is not None or family(question) == "gaussian":
             specs.append(ArraySpec("outcome", (), "moment", people=(behind,)))
         if p.weights is not None:
-            specs.append(ArraySpec("weight", (), "moment", people=("n",)))
+            specs += [ArraySpec(name, (), "moment", people=("n",)) for name in ("weight", "weight_squares")]
         if p.validation:
             specs.append(ArraySpec("validated", (), "count", on_small="refuse"))
             if p.weights is not None:
@@ -129,6 +130,7 @@ class Trees:
         optional: dict[str, Array] = {
             "outcome": np.array(w @ y),
             "weight": np.array(w.sum()),
+            "weight_squares": np.array(w @ w),
             "validated": np.array(len(read.held_out), dtype=np.int64),
             "validated_weight": np.array(0.0 if read.w is None else read.w[read.held_out].sum()),
         }
@@ -161,6 +163,8 @@ class Trees:
         validated = total.count("validated") if p.validation else 0
         if not n or (p.validation and not validated):
             raise NobodyLeft(columns=p.outcome)
+        if p.weights is not None:
+            refuse_few(float(total["weight"]), float(total["weight_squares"]), p.weights, question.minimum_people)
         weight = float(total["weight"]) if p.weights is not None else float(n)
         out_weight = float(total["validated_weight"]) if p.validation and p.weights is not None else float(validated)
         hub: dict[str, Any] = {"n": n, "weight": weight, "validated": validated, "validated_weight": out_weight}
