@@ -78,6 +78,11 @@ def logit(score: Vector) -> Vector:
     return np.asarray(np.log(score) - np.log1p(-score))
 
 
+def rounded_logit(score: Vector) -> Vector:
+    """To nine digits: people alike have the same value whatever order their score was summed in."""
+    return np.round(logit(score), 9)
+
+
 def preference(score: Vector, share: float) -> Vector:
     """The preference score: the propensity as if half of all were treated; logit F = logit e − logit share (Walker et
     al. 2013, Comp Eff Res 3:11, equation 1)."""

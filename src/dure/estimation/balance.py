@@ -42,6 +42,12 @@ SAMPLES = ("before", "after")
 COARSE = 0.01
 """Where only a few people were left out, a difference after is told to this: means before and after, exactly known,
 would give the sum over those few."""
+ROUNDING = 1e-13
+"""Share of a squared mean below which a variance is rounding of the sums."""
+LONE = 1e-7
+"""Of an arm in which one person has all but this share of the weight, no variance can be told."""
+CONSTANT = 1e-12
+"""Share of a column's size below which its spread is rounding of its values."""
 
 
 @dataclass(frozen=True)
@@ -189,11 +195,12 @@ def _by_arm(parts: list[Any]) -> NDArray[Any]:
 
 @dataclass(frozen=True)
 class _Side:
-    """One sample of one covariate, by arm (2,): people, mean and variance."""
+    """One sample of one covariate, by arm (2,): people, mean beyond `centre`, and variance."""
 
     people: Vector
     mean: Vector
     variance: Vector
+    centre: float = 0.0
 
 
 def balance_table(total: Total, of: Covariates, centre: Vector, denominator: Denominator, minimum: int) -> Table:
@@ -211,8 +218,8 @@ def balance_table(total: Total, of: Covariates, centre: Vector, denominator: Den
                 "sample": sample,
                 "treated": int(side.people[1]),
                 "control": int(side.people[0]),
-                "mean_treated": None if hidden[1] else _finite(side.mean[1]),
-                "mean_control": None if hidden[0] else _finite(side.mean[0]),
+                "mean_treated": None if hidden[1] else _finite(side.centre + side.mean[1]),
+                "mean_control": None if hidden[0] else _finite(side.centre + side.mean[0]),
                 "smd": _coarse(_difference(side, sides, denominator), bool(hidden.any())),
                 "variance_ratio": None if hidden.any() else _ratio(side),
             }
@@ -336,10 +343,17 @@ def _number(total: Total, place: int, centre: float) -> tuple[_Side, _Side]:
     w, w2, wx, wxx = total["balance_after"][:, place].T
     with np.errstate(all="ignore"):
         mean = sums / n
-        before = _Side(n, centre + mean, np.maximum(squares - n * mean**2, 0.0) / (n - 1))
+        before = _Side(n, mean, _settled((squares - n * mean**2) / n, mean, centre) * n / (n - 1), centre)
         middle = wx / w
-        spread = np.maximum(wxx - w * middle**2, 0.0) / (w - w2 / w)
-    return before, _Side(total["balance_kept"][:, place], centre + middle, spread)
+        others = 1 - w2 / w**2
+        spread = _settled((wxx - w * middle**2) / w, middle, centre) / np.where(others > LONE, others, np.nan)
+    return before, _Side(total["balance_kept"][:, place], middle, spread, centre)
+
+
+def _settled(variance: Vector, mean: Vector, centre: float) -> Vector:
+    """Zero where what is left of a constant column is rounding alone: another split would leave something else."""
+    noise = ROUNDING * mean**2 + (CONSTANT * centre) ** 2
+    return np.where(variance <= noise, 0.0, variance)
 
 
 def _level(total: Total, of: Covariates, place: int, name: str) -> tuple[tuple[_Side, _Side], tuple[Vector, Vector]]:
@@ -367,7 +381,7 @@ def _difference(side: _Side, sides: tuple[_Side, _Side], denominator: Denominato
     if not np.isfinite(gap) or not np.isfinite(variance):
         return None
     if variance <= 0:
-        return 0.0 if gap == 0 else None
+        return 0.0 if abs(gap) <= CONSTANT * abs(side.centre) else None
     return gap / float(np.sqrt(variance))
 
 

@@ -14,6 +14,10 @@ from numpy.typing import NDArray
 from scipy.special import xlogy
 
 Vector = NDArray[np.float64]
+EDGE = 1e-9
+"""Scores are estimated: within this share of a bound they stand on it, whatever the last digits say."""
+EQUAL = 1e-13
+"""Squared relative spread of weights up to which they are equal."""
 Target = Literal["ate", "att", "atc", "overlap", "matching", "entropy"]
 
 
@@ -26,7 +30,7 @@ def _tilt(target: Target, e: Vector) -> tuple[Vector, Vector]:
     if target == "overlap":
         return e * (1 - e), 1 - 2 * e
     if target == "matching":
-        return np.minimum(e, 1 - e), np.where(e < 0.5, 1.0, -1.0)
+        return np.minimum(e, 1 - e), np.where(np.abs(e - 0.5) <= EDGE, 0.0, np.sign(0.5 - e))
     if target == "entropy":
         return -(xlogy(e, e) + xlogy(1 - e, 1 - e)), np.log1p(-e) - np.log(e)
     return np.ones_like(e), np.zeros_like(e)
@@ -45,9 +49,27 @@ def balancing_weights(
     sign = np.where(treated, 1.0, -1.0)
     # dw/de · e(1 − e), with one factor of e(1 − e) cancelled against the weight's own denominator
     bend = (slope - sign * h / own) * np.where(treated, 1 - e, e)
-    return h / own, np.where(e == score, bend, 0.0)
+    return h / own, np.where(np.abs(e - score) <= EDGE * np.minimum(e, 1 - e), bend, 0.0)
+
+
+def between(score: Vector, bounds: tuple[float, float]) -> NDArray[np.bool_]:
+    """Who lies within bounds, these included."""
+    low, high = bounds
+    return np.asarray((score >= low * (1 - EDGE)) & (1 - score >= (1 - high) * (1 - EDGE)))
 
 
 def effective(total: Vector, squares: Vector) -> Vector:
     """Kish's effective sample size (Σw)²/Σw²; 0 where nobody has a weight."""
     return np.divide(total**2, squares, out=np.zeros_like(total), where=squares > 0)
+
+
+def whole_people(size: Vector) -> NDArray[np.int64]:
+    """Effective sample sizes as people; rounding of the sums takes nobody away."""
+    return np.floor(size * (1 + EDGE)).astype(np.int64)
+
+
+def variation(people: Vector, size: Vector) -> Vector:
+    """The coefficient of variation of weights, from their effective sample size; 0 where they are equal but for
+    rounding."""
+    squared = people / size - 1.0
+    return np.sqrt(np.where(squared > EQUAL, squared, 0.0))

@@ -18,6 +18,10 @@ from dure.study.result import Table
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
 Mask = NDArray[np.bool_]
+ROUNDING = 1e-12
+"""A share nearer to 0 or 1 than this is there."""
+NOTHING = 1e-14
+"""Share of the larger mean below which an error is rounding: the outcome does not vary."""
 
 
 def bread(x: Matrix, score: Vector, treated: Mask, slopes: Vector, residual: Vector) -> tuple[Vector, Matrix, Matrix]:
@@ -46,13 +50,14 @@ def effects(means: Vector, covariance: Matrix, binary: bool, level: float) -> Ta
     m0, m1 = float(means[0]), float(means[1])
     slopes = {"mean (treated)": (m1, (0.0, 1.0)), "mean (control)": (m0, (1.0, 0.0))}
     slopes["difference"] = (m1 - m0, (-1.0, 1.0))
-    if binary and 0 < m0 < 1 and 0 < m1 < 1:
+    if binary and all(ROUNDING < mean < 1 - ROUNDING for mean in (m0, m1)):
         slopes["log risk ratio"] = (float(np.log(m1 / m0)), (-1 / m0, 1 / m1))
         odds = float(np.log(m1 / (1 - m1)) - np.log(m0 / (1 - m0)))
         slopes["log odds ratio"] = (odds, (-1 / (m0 * (1 - m0)), 1 / (m1 * (1 - m1))))
     width, rows = float(stats.norm.ppf(0.5 + level / 2)), []
     for term, (estimate, slope) in slopes.items():
         error = float(np.sqrt(max(0.0, np.array(slope) @ covariance @ np.array(slope))))
+        error = 0.0 if not term.startswith("log") and error <= NOTHING * max(abs(m0), abs(m1)) else error
         low, high = estimate - width * error, estimate + width * error
         tested = not term.startswith("mean") and error > 0
         statistic = estimate / error if tested else None

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from dure.errors import InvalidParameter, NobodyLeft, NothingVaries, OneClass, Refused
 from dure.estimation import balance
-from dure.estimation.arms import Scored, check_columns, logit, scored
+from dure.estimation.arms import Scored, check_columns, rounded_logit, scored
 from dure.estimation.balance import Denominator
+from dure.estimation.balancing import effective, whole_people
 from dure.estimation.draws import draws
 from dure.estimation.nearest import NOBODY, matched_sets, strata
 from dure.estimation.parameters import Asked, Levels, described
@@ -41,6 +42,8 @@ BALANCE = (
     "Austin PC. Balance diagnostics for comparing the distribution of baseline covariates between treatment groups in "
     "propensity-score matched samples. Stat Med. 2009;28(25):3083-107."
 )
+ALIKE = 1e-9
+"""Spread of the logit up to which all scores are one."""
 STUART = "Stuart EA. Matching methods for causal inference: a review and a look forward. Stat Sci. 2010;25(1):1-21."
 
 
@@ -140,11 +143,11 @@ class Matching:
         covariates = balance.covariates_of(question, p.balance, self.name)
         found: Summary = {"arms": arms.people}
         if state["phase"] == "counts":
-            values = logit(arms.score)
+            values = rounded_logit(arms.score)
             found["logit_sums"] = np.array([values[arms.treated == arm].sum() for arm in (0, 1)])
             return found | balance.means(rows, covariates, arms.present, arms.treated), {}
         if state["phase"] == "spread":
-            gaps = logit(arms.score) - np.asarray(state["means"])[arms.treated.astype(np.int64)]
+            gaps = rounded_logit(arms.score) - np.asarray(state["means"])[arms.treated.astype(np.int64)]
             found["logit_squares"] = np.array([(gaps[arms.treated == arm] ** 2).sum() for arm in (0, 1)])
             return found, {}
         _, weights = _sets(rows, question, arms, state["width"])
@@ -168,7 +171,7 @@ class Matching:
         if state["phase"] == "spread":
             variances = total["logit_squares"] / np.maximum(arms - 1, 1)
             spread = float(np.sqrt(variances.mean()))
-            if p.caliper is not None and spread <= 0:
+            if p.caliper is not None and spread <= ALIKE:
                 raise NothingVaries(terms=p.score)
             width = None if p.caliper is None else p.caliper * spread
             return {"phase": "match", "centre": state["centre"], "width": width, HUB: {"spread": spread}}
@@ -180,14 +183,14 @@ class Matching:
         p: Parameters = question.parameters
         minimum = question.minimum_people
         arms, matched, sums = total["arms"], total["matched"], total["weight_sums"]
-        size = np.where(sums[:, 1] > 0, sums[:, 0] ** 2 / np.maximum(sums[:, 1], 1e-300), 0.0)
+        size = effective(sums[:, 0], sums[:, 1])
         summary = Table(
             pl.DataFrame(
                 {
                     "arm": ["treated", "control"],
                     "people": [int(arms[arm]) for arm in (1, 0)],
                     "matched": [int(matched[arm]) for arm in (1, 0)],
-                    "effective": [int(size[arm] + 1e-9) for arm in (1, 0)],
+                    "effective": [int(whole_people(size)[arm]) for arm in (1, 0)],
                 }
             ),
             counts=("people", "matched", "effective"),
@@ -267,7 +270,7 @@ def _sets(rows: Rows, question: Question, arms: Scored, width: float | None) -> 
         apart = [name for name in (p.within, *p.exact) if name != "site"]
         codes = [rows.codes(name, question.column(name))[arms.present] for name in apart]
         group, groups = strata(codes, len(person))
-        values = logit(arms.score)
+        values = rounded_logit(arms.score)
         first = draws(person, p.seed) if p.order == "random" else -values
         number, weights = np.full(len(person), NOBODY, dtype=np.int64), np.zeros(len(person))
         so_far = 0

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from dure.errors import InvalidParameter, NobodyLeft, NotACount, OneClass, Refused
 from dure.estimation import balance, newton, people
 from dure.estimation.arms import Scored, check_columns, preference, scored
-from dure.estimation.balancing import balancing_weights, effective
+from dure.estimation.balancing import balancing_weights, between, effective, variation, whole_people
 from dure.estimation.stacked import effects
 from dure.language import Words
 from dure.methods.weighting import score_model, telling
@@ -151,7 +151,7 @@ class Weighting:
             "arms": arms.people,
             "kept": _counted(stays, arms.treated),
             "kept_all": np.array(stays.sum(), dtype=np.int64),
-            "equipoise": _counted((pref >= EQUIPOISE[0]) & (pref <= EQUIPOISE[1]), arms.treated),
+            "equipoise": _counted(between(pref, EQUIPOISE), arms.treated),
             "weight_sums": _kish(weights, stays, arms.treated),
             "instead": instead,
         }
@@ -229,7 +229,7 @@ class Weighting:
             if not total["outcome_people"].all():
                 raise OneClass(outcome=p.treatment)
             sizes.append(effective(total["outcome_sums"][:, 0], total["outcome_sums"][:, 1]))
-        small = np.min(sizes, axis=0) < question.minimum_people
+        small = whole_people(np.min(sizes, axis=0)) < question.minimum_people
         if small.any():
             raise dominated(small)
         covariates = balance.covariates_of(question, p.balance, self.name)
@@ -357,7 +357,7 @@ def _weights(arms: Scored, p: Parameters, state: Mapping[str, Any]) -> tuple[Vec
     if p.trim is None:
         return weights, slopes
     judged = arms.score if p.trim_on == "score" else preference(arms.score, float(state["share"]))
-    stays = (judged >= p.trim[0]) & (judged <= p.trim[1])
+    stays = between(judged, p.trim)
     return np.where(stays, weights, 0.0), np.where(stays, slopes, 0.0)
 
 
@@ -382,9 +382,9 @@ def _summary(total: Total, p: Parameters, sizes: Vector) -> dict[str, Any]:
         "people": [int(arms[arm]) for arm in order],
         "kept": [int(stays[arm]) for arm in order],
         "equipoise": [int(total["equipoise"][arm]) for arm in order],
-        "effective": [int(sizes[arm]) for arm in order],
+        "effective": [int(whole_people(sizes)[arm]) for arm in order],
         "mean_weight": [float(scale[arm] * sums[arm, 0] / stays[arm]) for arm in order],
-        "cv_weight": [float(np.sqrt(max(stays[arm] / sizes[arm] - 1.0, 0.0))) for arm in order],
+        "cv_weight": [float(variation(stays, sizes)[arm]) for arm in order],
     }
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dure.errors import Refused
-from dure.estimation.balancing import effective
+from dure.estimation.balancing import effective, whole_people
 from dure.language import Words
 from dure.methods.weighting.parameters import Parameters
 
@@ -37,7 +37,7 @@ def dominated(small: Mask) -> Refused:
 
 def steadier(p: Parameters, minimum: int, instead: Vector) -> dict[str, Any] | None:
     """The mildest bounds, else overlap weights, with which both arms have enough effective people."""
-    enough = [bool((effective(one[..., 0], one[..., 1]) >= minimum).all()) for one in instead]
+    enough = [bool((whole_people(effective(one[..., 0], one[..., 1])) >= minimum).all()) for one in instead]
     for bound, good in zip(TRUNCATIONS, enough):
         if good and (p.truncate is None or (p.truncate[0] < bound and p.truncate[1] > 1 - bound)):
             return {"truncate": [bound, 1 - bound]}
