@@ -21,6 +21,8 @@ BINS = 20
 """Intervals of the preference score from 0 to 1."""
 OVERLAP = (6, 14)
 """Those from 0.3 to 0.7, where Walker and others look for equipoise."""
+NOTHING = 1e-12
+"""A penalised coefficient (per standard deviation) below which it is rounding of sums that balance."""
 MOST_TERMS = 500
 """Coefficients shown, the largest first (per standard deviation)."""
 
@@ -48,6 +50,8 @@ def answer(model: Model, hub: State, state: State, bins: NDArray[np.float64], mi
     kept, centre = np.asarray(state["kept"], dtype=bool), np.asarray(state["centre"])
     dense, names = len(model.design.columns), model.names(kept)
     beta = np.asarray(state["beta"])[0].copy()
+    if penalty is not None:
+        beta[1:][np.abs(beta[1:]) * np.asarray(hub["fit"]["scale"])[0] < NOTHING] = 0.0
     beta[0] -= beta[1:] @ centre
     if penalty is None:
         active = np.asarray(hub["active"], dtype=bool)
