@@ -179,3 +179,30 @@ def test_a_person_of_no_subgroup_does_not_follow_from_the_others() -> None:
     asked = {"outcome": "died", "scores": ["score"], "subgroups": ["part"], "summary": False}
     found = simulate(frames, "validation", asked, rules=OPEN)
     assert sum(row["brier"] is not None for row in rows(found, "subgroups")) == 1
+
+
+def test_balance_does_not_tell_how_many_have_two_rare_levels_together() -> None:
+    """Exact differences of all other levels would give the two together, four and three here."""
+    random = np.random.default_rng(8)
+    stage = np.where(np.arange(N) < 3, "c", np.where(np.arange(N) < 7, "d", random.choice(["a", "b"], N)))
+    treated = np.where(np.arange(N) < 7, np.arange(N) % 2 == 0, random.random(N) < 0.5).astype(float)
+    asked = {"treatment": "treated", "score": "score", "kind": "overlap", "balance": ["stage"]}
+    found = simulate(hospitals(stage=stage, treated=treated), "weighting", asked)
+    told = [row["term"] for row in rows(found, "balance", sample="before") if row["smd"] is not None]
+    assert len(told) <= 1
+
+
+def test_a_person_left_out_by_trimming_does_not_follow_from_balance() -> None:
+    random = np.random.default_rng(8)
+    few = 90
+    score = random.uniform(0.3, 0.6, few)
+    score[0] = 0.97
+    age = random.normal(60, 10, few).round(1)
+    frame = pl.DataFrame({"treated": (np.arange(few) < 24).astype(float), "score": score, "age": age})
+    frame = frame.sample(fraction=1, shuffle=True, seed=1)
+    frames = {f"h{place}": frame[place::3] for place in range(3)}
+    asked = {"treatment": "treated", "score": "score", "kind": "att", "trim": [0.2, 0.9], "balance": ["age"]}
+    row = rows(simulate(frames, "weighting", asked), "balance", sample="after")[0]
+    steps = row["smd"] * 23 / 4
+    assert steps == pytest.approx(round(steps))
+    assert row["mean_treated"] is None

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from dure.errors import InvalidParameter
 from dure.estimation import people
+from dure.estimation.suppression import taken_along
 from dure.language import Words
 from dure.study.method import Question
 from dure.study.result import Figure, Table
@@ -40,8 +41,10 @@ SCHEMA: dict[str, Any] = {
 }
 SAMPLES = ("before", "after")
 COARSE = 0.01
-"""Where only a few people were left out, a difference after is told to this: means before and after, exactly known,
-would give the sum over those few."""
+"""Where only a few people were left out, a difference after is told to this or coarser (`APART`): means before and
+after, exactly known, would give the sum over those few."""
+APART = 4.0
+"""Standard deviations within which a difference so told leaves that sum."""
 ROUNDING = 1e-13
 """Share of a squared mean below which a variance is rounding of the sums."""
 LONE = 1e-7
@@ -220,7 +223,7 @@ def balance_table(total: Total, of: Covariates, centre: Vector, denominator: Den
                 "control": int(side.people[0]),
                 "mean_treated": None if hidden[1] else _finite(side.centre + side.mean[1]),
                 "mean_control": None if hidden[0] else _finite(side.centre + side.mean[0]),
-                "smd": _coarse(_difference(side, sides, denominator), bool(hidden.any())),
+                "smd": _coarse(_difference(side, sides, denominator), hidden, side),
                 "variance_ratio": None if hidden.any() else _ratio(side),
             }
             for arm, column in ((1, "mean_treated"), (0, "mean_control")):
@@ -245,7 +248,7 @@ def balance_table(total: Total, of: Covariates, centre: Vector, denominator: Den
                 "control": int(side.people[0]),
                 "mean_treated": None,
                 "mean_control": None,
-                "smd": _coarse(_difference(side, sides, denominator), sample == "after" and bool(few.any())),
+                "smd": _coarse(_difference(side, sides, denominator), few & (sample == "after"), side),
                 "variance_ratio": None,
             }
             for arm, column in ((1, "treated"), (0, "control")):
@@ -285,7 +288,7 @@ def _guarded(table: Table, minimum: int) -> Table:
     """What rests on both arms goes where either has too few; a table's `behind` knows one count for each column."""
     frame, withheld = table.frame, dict(table.withheld)
     small = (frame["treated"] < minimum).fill_null(False) | (frame["control"] < minimum).fill_null(False)
-    lone = _taken_along(frame, minimum)
+    lone = taken_along(frame, minimum)
     for row in np.flatnonzero(small.to_numpy() | lone):
         for column in ("smd", "variance_ratio"):
             withheld[int(row), column] = "–"
@@ -294,19 +297,6 @@ def _guarded(table: Table, minimum: int) -> Table:
         pl.when(gone).then(None).otherwise(pl.col(name)).alias(name) for name in ("smd", "variance_ratio")
     )
     return Table(frame, table.counts, table.behind, table.group, table.derived, table.shares, withheld)
-
-
-def _taken_along(frame: pl.DataFrame, minimum: int) -> Mask:
-    """(rows,) levels whose count release takes out beside a single small one of their variable."""
-    also = np.zeros(frame.height, dtype=bool)
-    if not minimum:
-        return also
-    for _, part in frame.with_row_index("row").group_by("variable", "sample"):
-        for column in ("treated", "control"):
-            counted = part.filter(pl.col(column).is_not_null()).sort(column, "row")
-            if counted.height > 1 and int((counted[column] < minimum).sum()) == 1:
-                also[counted["row"][1]] = True
-    return also
 
 
 def largest(table: Table, sample: str) -> float | None:
@@ -395,5 +385,9 @@ def _finite(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def _coarse(value: float | None, coarse: bool) -> float | None:
-    return value if value is None or not coarse else round(value / COARSE) * COARSE
+def _coarse(value: float | None, few: Mask, side: _Side) -> float | None:
+    """To `COARSE`, and no finer than leaves what the `few` left out of an arm add up to within `APART` deviations."""
+    if value is None or not few.any():
+        return value
+    to = max(COARSE, APART / float(max(side.people[few].min(), 1.0)))
+    return round(value / to) * to

@@ -25,7 +25,7 @@ def coefficient_table(
     estimate = np.where(active, estimate, np.nan)
     error = np.where(active, np.sqrt(np.maximum(np.diag(covariance), 0.0)), np.nan)
     with np.errstate(all="ignore"):
-        statistic = estimate / error
+        statistic = np.where(error > 0, estimate / error, np.nan)  # of a fit without spread there is no test
     law = stats.t(freedom) if freedom else stats.norm()
     width = law.ppf(0.5 + level / 2) * error
     frame = pl.DataFrame(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 
@@ -26,3 +27,20 @@ def hidden_cells(counts: NDArray[np.int64], minimum: int, also: NDArray[np.bool_
                     out[np.where(out, np.iinfo(np.int64).max, line).argmin()] = True
                     changed = True
     return hidden
+
+
+def taken_along(frame: pl.DataFrame, minimum: int) -> NDArray[np.bool_]:
+    """(rows,) levels whose count release takes out beside a single small one of their variable, and as many more as it
+    takes until those not told count enough people: what is told exactly gives the count of all others together."""
+    also = np.zeros(frame.height, dtype=bool)
+    if not minimum:
+        return also
+    for _, part in frame.with_row_index("row").group_by("variable", "sample"):
+        for column in ("treated", "control"):
+            counted = part.filter(pl.col(column).is_not_null()).sort(column, "row")
+            small = int((counted[column] < minimum).sum())
+            if counted.height > 1 and small:
+                people = counted[column].cum_sum().to_numpy()
+                least = max(2, 1 + int(np.searchsorted(people, minimum)))
+                also[counted["row"].to_numpy()[small:least]] = True
+    return also

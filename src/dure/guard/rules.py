@@ -195,8 +195,8 @@ OFF = Limits(
     minimum_cohort=0,
     minimum_hospitals=1,
     round_to=1,
-    parameters_per_person=1e12,
-    parameters_per_event=1e12,
+    parameters_per_person=float("inf"),
+    parameters_per_event=float("inf"),
     numbers_per_person=1e12,
 )
 """No rule: for simulation on data that one person owns. No hospital can be configured so."""

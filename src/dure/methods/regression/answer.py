@@ -50,7 +50,7 @@ def result(total: Total, model: Model, state: State) -> Result:
     facts: dict[str, Any] = {"n": n, "events": hub["events"], "deviance": deviance}
     estimated = 0
     if asked.family == "gaussian":
-        likelihood -= n / 2 * (np.log(2 * np.pi * deviance / n) + 1)
+        likelihood = likelihood - n / 2 * (np.log(2 * np.pi * deviance / n) + 1) if deviance > 0 else float("nan")
         estimated = 1
     elif asked.family == "gamma":
         weight, saturated = float(hub["sum_w"]), likelihood + deviance / 2
@@ -66,8 +66,8 @@ def result(total: Total, model: Model, state: State) -> Result:
         log_det = float(np.linalg.slogdet(total["hessian"][np.ix_(active, active)])[1])
         facts["penalised_log_likelihood"] = likelihood + log_det / 2
     facts |= {
-        "log_likelihood": float(likelihood),
-        "aic": float(-2 * likelihood + 2 * (fitted + estimated)),
+        "log_likelihood": _known(likelihood),
+        "aic": _known(-2 * likelihood + 2 * (fitted + estimated)),
         "dispersion": dispersion,
         "family": asked.family,
         "link": model.family().link_name,
@@ -98,6 +98,11 @@ def result(total: Total, model: Model, state: State) -> Result:
         paragraph=paragraph(asked),
         references=references(asked),
     )
+
+
+def _known(value: float) -> float | None:
+    """None where a fit without any deviance has no likelihood."""
+    return float(value) if np.isfinite(value) else None
 
 
 def _dispersion(total: Total, model: Model, freedom: int) -> float:

@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 from dure.methods.table_one.layout import Layout
 
 Numbers = NDArray[np.float64]
+ROUNDING = 1e-13
+"""Relative differences of a column's own numbers that are rounding: another split would leave something else."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ def _difference(
             return None
         variance = float(spread.variances[pair, column].mean())
         gap = abs(float(sample.means[pair[0], column] - sample.means[pair[1], column]))
+        gap = 0.0 if gap <= ROUNDING * float(np.abs(sample.means[pair, column]).max()) else gap
         if np.isnan(gap) or np.isnan(variance):
             return None
         return gap / np.sqrt(variance) if variance > 0 else (0.0 if gap == 0 else None)

@@ -17,7 +17,7 @@ from dure.estimation.carried import few, two_sided
 from dure.estimation.quantile_search import Found
 from dure.language import Words
 from dure.methods.table_one.counting import POWERS
-from dure.methods.table_one.differences import Sample, differences
+from dure.methods.table_one.differences import ROUNDING, Sample, differences
 from dure.methods.table_one.layout import Layout, Parameters
 from dure.study.method import Question
 from dure.study.result import Figure, Result, Table
@@ -52,7 +52,7 @@ class Lines:
                 continue
             where = (place,) if value[1] is None else (place, value[1])
             gone = bool(self.hidden[value[0]][where]) if value[0] in self.hidden else False
-            row[name] = None if gone else round(float(self.arrays[value[0]][where]))
+            row[name] = None if gone else round(round(float(self.arrays[value[0]][where]), 9))
             if gone:
                 self.withheld[len(self.rows), name] = self.small
         self.rows.append(row)
@@ -141,8 +141,9 @@ def _sample(arrays: dict[str, Numbers], hidden: dict[str, NDArray[np.bool_]], of
     weight = arrays["weight_known"] if of else known
     with np.errstate(invalid="ignore", divide="ignore"):
         variances = np.where(weight > 0, arrays[of + "squares"] / weight, np.nan) * known / (known - 1)
-    variances = np.where(known > 1, variances, np.nan)
     means = arrays[of + "means"]
+    variances = np.where(variances <= (ROUNDING * means) ** 2, 0.0, variances)
+    variances = np.where(known > 1, variances, np.nan)
     carried = _carried(arrays, minimum) if minimum else np.zeros(known.shape, dtype=bool)
     if of and minimum:
         carried |= few(weight, arrays["weight_known_squares"], minimum)
