@@ -103,7 +103,8 @@ def write(fetched: dict[str, Any], folder: Path, formats: Collection[Format] = F
         _answered(study, fetched, name, fold) for name, step in fetched["steps"].items() for fold in step["folds"]
     ]
     more = {"study": fetched["study"], "title": study.title.model_dump(), "left": fetched["left"]}
-    return export.write(answers, folder, formats, more, study.title.words())
+    labels = {name: variable.label.words() for name, variable in study.variables.items()}
+    return export.write(answers, folder, formats, more, study.title.words(), labels)
 
 
 def _answered(study: Study, fetched: dict[str, Any], name: str, fold: dict[str, Any]) -> export.Answered:

@@ -18,6 +18,7 @@ from dure.errors import InvalidParameter
 from dure.language import LANGUAGES, Language, Words
 from dure.report import charts
 from dure.report.result_page import Section, page
+from dure.report.tables import Naming
 from dure.study.result import Result, Table, pack_result
 
 Format = Literal["csv", "parquet", "json", "html"]
@@ -87,7 +88,7 @@ def paragraph(answered: Answered, language: Language = "en") -> str:
     return "\n".join(lines)
 
 
-def as_data(answered: Answered) -> dict[str, Any]:
+def as_data(answered: Answered, naming: Naming) -> dict[str, Any]:
     """Everything of one answer as plain data; tables as rows, figures as Vega-Lite in both languages."""
     result = answered.result
     found: dict[str, Any] = {
@@ -111,7 +112,9 @@ def as_data(answered: Answered) -> dict[str, Any]:
         "tables": {name: table.frame.to_dicts() for name, table in result.tables.items()},
         "changed": changed(result, answered.rounded_to),
         "figures": {
-            name: {language: charts.spec(figure, result.tables[figure.table], language) for language in LANGUAGES}
+            name: {
+                language: charts.spec(figure, result.tables[figure.table], language, naming) for language in LANGUAGES
+            }
             for name, figure in charts.drawable(result).items()
         },
         "notes": [{"en": note.en, "ko": note.ko} for note in result.notes],
@@ -126,10 +129,12 @@ def write(
     formats: Collection[Format] = FORMATS,
     more: Mapping[str, Any] | None = None,
     title: Words | None = None,
+    labels: Mapping[str, Words] | None = None,
 ) -> list[Path]:
     """The answers as files in `folder`; their paths. Raises InvalidParameter for an unknown format.
 
-    `<step>.<table>.csv` and `.parquet`; `result.json` with `more` beside the answers; `result.html`.
+    `<step>.<table>.csv` and `.parquet`; `result.json` with `more` beside the answers; `result.html`. `labels` names
+    columns on the page and in figures; tables keep the columns' own names.
     """
     unknown = [name for name in formats if name not in FORMATS]
     if unknown:
@@ -137,17 +142,19 @@ def write(
         problem = Words(f"'{unknown[0]}' is not one of: {known}", f"'{unknown[0]}'은(는) 다음에 없습니다: {known}")
         raise InvalidParameter(method="write", parameter="formats", problem=problem)
     folder.mkdir(parents=True, exist_ok=True)
+    naming = Naming(labels or {})
     paths: list[Path] = []
     for answered in answers:
         for name, table in (answered.result.tables if answered.result else {}).items():
             paths += _tables(table, folder / f"{answered.label}.{name}", formats)
     if "json" in formats:
-        data = {**(more or {}), "answers": [as_data(answered) for answered in answers]}
+        data = {**(more or {}), "answers": [as_data(answered, naming) for answered in answers]}
         text = json.dumps(_finite(data), ensure_ascii=False, indent=1, default=str, allow_nan=False)
         paths.append(_write(folder / "result.json", text))
     if "html" in formats:
         named = title or (answers[0].title if len(answers) == 1 else None)
-        paths.append(_write(folder / "result.html", page([section(answered) for answered in answers], named)))
+        sections = [section(answered) for answered in answers]
+        paths.append(_write(folder / "result.html", page(sections, named, naming=naming)))
     return paths
 
 

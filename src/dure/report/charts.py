@@ -14,6 +14,7 @@ from markupsafe import Markup
 
 from dure.language import Language, Words
 from dure.report.drawing import ACCENT, INK, LINE, MUTED, ems, marks, svg
+from dure.report.headings import VALUES
 from dure.report.tables import Naming
 from dure.report.term_labels import name_words, term_words
 from dure.study.result import Figure, Result, Table
@@ -82,6 +83,8 @@ def _said(column: str, value: Any, table: Table, row: dict[str, Any], language: 
     korean = row.get(f"{column}_ko")
     if korean is not None:
         return Words(str(value), str(korean)).say(language)
+    if str(value) in VALUES and str(value) not in naming.labels:
+        return VALUES[str(value)].say(language)
     words = term_words(str(value), naming.labels) if column == "term" else name_words(str(value), naming.labels)
     return words if isinstance(words, str) else words.say(language)
 

@@ -172,8 +172,12 @@ STATISTICS: dict[str, Words] = {
 }
 
 VALUES: dict[str, Words] = {
-    "before": Words("Before", "전"),
-    "after": Words("After", "후"),
+    "after": Words("after", "후"),
+    "before": Words("before", "전"),
+    "comparison": Words("comparison", "비교군"),
+    "control": Words("control", "대조군"),
+    "outside": Words("outside", "범위 밖"),
+    "treated": Words("treated", "치료군"),
     "fixed": Words("Fixed effect", "고정효과"),
     "random": Words("Random effects", "무작위효과"),
     "mantel_haenszel": Words("Mantel–Haenszel", "맨텔–헨첼"),
@@ -186,4 +190,4 @@ VALUES: dict[str, Words] = {
     "training": Words("trained on", "학습"),
     "validation": Words("held out", "검증"),
 }
-"""What words in the columns `measure`, `model`, `sample`, `set` and `strategy` mean."""
+"""What words in the columns `arm`, `measure`, `model`, `preference`, `sample`, `set` and `strategy` mean."""

@@ -244,7 +244,7 @@ HEADINGS: dict[str, Words] = {
     "concordance": Words("Concordance", "일치도"),
     "forest": Words("Forest plot", "숲그림"),
     "subgroups": Words("Subgroups", "하위군"),
-    "summary": Words("Hospitals together", "병원 종합"),
+    "summary": Words("Summary", "요약"),
 }
 
 

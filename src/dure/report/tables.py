@@ -226,7 +226,7 @@ def _text(table: Table, row: int, column: str, value: Any, naming: Naming) -> Te
         return term_words(str(value), naming.labels)
     if column == "level" and "variable" in table.frame.columns:
         return level_words(str(table.frame[row, "variable"]), str(value), naming.labels)
-    if column in ("measure", "model", "sample", "set", "strategy") and str(value) in VALUES:
+    if column in ("arm", "measure", "model", "preference", "sample", "set", "strategy") and str(value) in VALUES:
         return VALUES[str(value)]
     return name_words(str(value), naming.labels) if str(value) in naming.labels else str(value)
 
