@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -52,11 +53,11 @@ def summary(ran: Mapping[str, Mapping[str, Any]]) -> Iterator[Row]:
         looser = [row["largest"] for row in own if row["tolerance"] > 1e-8]
         largest = [power(max(exact))] if exact else []
         largest += [f"{power(max(looser))} (oracle's own tolerance)"] if looser else []
-        oracles = ", ".join(sorted({row["oracle"].split(" ")[0] + _second(row["oracle"]) for row in own}))
+        oracles = ", ".join(sorted({_program(row["oracle"]) for row in own}))
         yield (
             f"`{name}`",
             str(about["law"]).replace("_", " "),
-            oracles or "–",
+            oracles or ("in its own tests" if about["law"] == "approximate" else "brute force in its tests"),
             "; ".join(largest) or "–",
             str(about["rounds"]),
             f"{about['numbers']:,}",
@@ -65,10 +66,26 @@ def summary(ran: Mapping[str, Mapping[str, Any]]) -> Iterator[Row]:
         )
 
 
-def _second(oracle: str) -> str:
-    """R is named with its package."""
-    words = oracle.split(" ")
-    return f" {words[1]}" if words[0] == "R" and len(words) > 1 else ""
+PROGRAMS = (
+    "statsmodels",
+    "lifelines",
+    "scikit-survival",
+    "scikit-learn",
+    "glum",
+    "XGBoost",
+    "NumPy",
+    "pandas",
+    "SciPy",
+)
+
+
+def _program(oracle: str) -> str:
+    """The program's name, R's with its package; what is no program is a computation of the test's own."""
+    words = re.findall(r"[\w:.-]+", oracle)
+    if words[0] == "R":
+        return f"R {words[1].split('::')[0]}" if len(words) > 1 else "R"
+    known = next((name for name in PROGRAMS if words[0].startswith(name)), None)
+    return known or "a dense computation"
 
 
 def comparisons() -> Iterator[Row]:
