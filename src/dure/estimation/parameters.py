@@ -128,3 +128,22 @@ Resolution = Annotated[
 ]
 Level = Annotated[float, described("confidence level of the intervals", "구간의 신뢰수준", gt=0, lt=1)]
 Rounds = Annotated[int, described("give up after this many rounds", "이만큼의 라운드 뒤에 포기함", ge=3, le=1000)]
+PenaltyChoice = Annotated[
+    Penalty | None,
+    described(
+        "a ridge, lasso or elastic-net penalty: {l1_ratio, strength, folds, …}; none: maximum likelihood",
+        "능형·라쏘·엘라스틱넷 벌점: {l1_ratio, strength, folds, …}. 없으면 최대가능도",
+    ),
+]
+Treatment = Annotated[
+    str,
+    described(
+        "0/1 column, or category of two levels, the second treated", "0/1 열, 또는 둘째 수준이 치료인 두 수준의 범주"
+    ),
+]
+Score = Annotated[
+    str,
+    described(
+        "propensity of treatment, derived by an earlier step: step.score", "앞 단계가 구한 치료 성향점수: 단계.score"
+    ),
+]

@@ -20,7 +20,7 @@ from dure.estimation.balance import Denominator
 from dure.estimation.balancing import effective, whole_people
 from dure.estimation.draws import draws
 from dure.estimation.nearest import NOBODY, matched_sets, strata
-from dure.estimation.parameters import Asked, Levels, described
+from dure.estimation.parameters import Asked, Levels, Score, Treatment, described
 from dure.language import Words
 from dure.study.method import HUB, Example, Kept, Law, Question, State
 from dure.study.result import Fact, Figure, Result, Table
@@ -48,20 +48,8 @@ STUART = "Stuart EA. Matching methods for causal inference: a review and a look 
 
 
 class Parameters(Asked):
-    treatment: Annotated[
-        str,
-        described(
-            "0/1 column, or category of two levels, the second treated",
-            "0/1 열, 또는 둘째 수준이 치료인 두 수준의 범주",
-        ),
-    ]
-    score: Annotated[
-        str,
-        described(
-            "propensity of treatment, derived by an earlier step: step.score",
-            "앞 단계가 구한 치료 성향점수: 단계.score",
-        ),
-    ]
+    treatment: Treatment
+    score: Score
     ratio: Annotated[
         int, described("controls for each treated person, at most", "치료군 한 명당 대조군 수(최대)", ge=1, le=20)
     ] = 1

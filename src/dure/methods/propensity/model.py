@@ -14,7 +14,7 @@ from dure.estimation import penalised
 from dure.estimation.design import Design, Matrix, design
 from dure.estimation.fold_sums import FoldRows, by_fold, fold_of
 from dure.estimation.formula import parse
-from dure.estimation.parameters import Asked, Level, Levels, Penalty, Rounds, Tolerance, described
+from dure.estimation.parameters import Asked, Level, Levels, PenaltyChoice, Rounds, Tolerance, described
 from dure.language import Words
 from dure.study.method import Question
 from dure.study.rows import Column, Rows
@@ -43,13 +43,7 @@ class Parameters(Asked):
         ),
     ] = None
     levels: Levels = None
-    penalty: Annotated[
-        Penalty | None,
-        described(
-            "a ridge, lasso or elastic-net penalty: {l1_ratio, strength, folds, …}; none: maximum likelihood",
-            "능형·라쏘·엘라스틱넷 벌점: {l1_ratio, strength, folds, …}. 없으면 최대가능도",
-        ),
-    ] = None
+    penalty: PenaltyChoice = None
     tolerance: Tolerance = 1e-9
     level: Level = 0.95
     rounds: Rounds = 100

@@ -14,7 +14,7 @@ from dure.estimation.parameters import (
     Level,
     Levels,
     Offset,
-    Penalty,
+    PenaltyChoice,
     Rounds,
     Tolerance,
     Weights,
@@ -61,13 +61,7 @@ class Parameters(Asked):
         ),
     ] = False
     levels: Levels = None
-    penalty: Annotated[
-        Penalty | None,
-        described(
-            "a ridge, lasso or elastic-net penalty: {l1_ratio, strength, folds, …}; none: maximum likelihood",
-            "능형·라쏘·엘라스틱넷 벌점: {l1_ratio, strength, folds, …}. 없으면 최대가능도",
-        ),
-    ] = None
+    penalty: PenaltyChoice = None
     tolerance: Tolerance = 1e-9
     level: Level = 0.95
     rounds: Rounds = 50

@@ -8,26 +8,14 @@ from pydantic import model_validator
 
 from dure.estimation.balance import Denominator
 from dure.estimation.balancing import Target
-from dure.estimation.parameters import Asked, Level, Levels, described
+from dure.estimation.parameters import Asked, Level, Levels, Score, Treatment, described
 
 Bounds = tuple[float, float]
 
 
 class Parameters(Asked):
-    treatment: Annotated[
-        str,
-        described(
-            "0/1 column, or category of two levels, the second treated",
-            "0/1 열, 또는 둘째 수준이 치료인 두 수준의 범주",
-        ),
-    ]
-    score: Annotated[
-        str,
-        described(
-            "propensity of treatment, derived by an earlier step: step.score",
-            "앞 단계가 구한 치료 성향점수: 단계.score",
-        ),
-    ]
+    treatment: Treatment
+    score: Score
     kind: Annotated[
         Target,
         described(
