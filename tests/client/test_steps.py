@@ -40,6 +40,9 @@ def test_a_later_step_reads_what_an_earlier_one_derives(tmp_path: Path) -> None:
 def test_each_hospital_answers_by_its_name() -> None:
     found = dure.simulate_steps(sites(), [{**MODEL, "scope": "each"}], rules={"per_hospital": True})
     one = found["model", "h1"]["coefficients"]["estimate"].to_list()
+    for unknown in (("model", "nowhere"), "model"):
+        with pytest.raises(InvalidParameter, match="h0, h1, h2"):
+            found[unknown]
     alone = dure.simulate({"h1": sites()["h1"]}, "regression", MODEL["parameters"], rules={"per_hospital": True})
     assert one == alone["coefficients"]["estimate"].to_list()
 

@@ -78,10 +78,10 @@ def paragraph(answered: Answered, language: Language = "en") -> str:
     number = answered.versions.get("dure", version("dure"))
     count = len(answered.hospitals)
     shared = Words(
-        f"The analysis was federated over {count} hospitals with dure {number}: each hospital computed sums over its "
-        f"own patients, and only sums over all hospitals were used; no patient-level data left a hospital.",
-        f"분석은 dure {number}를 사용해 병원 {count}곳에서 연합 방식으로 수행하였다. 각 병원은 자기 환자에 대한 합계만 "
-        f"계산하였고 모든 병원의 합계만 분석에 사용하였으며, 환자 단위 자료는 병원 밖으로 나가지 않았다.",
+        f"The analysis was federated over {count} hospitals with dure {number}: each hospital summarised its own "
+        f"patients, and only these summaries were used; no patient-level data left a hospital.",
+        f"분석은 dure {number}를 사용해 병원 {count}곳에서 연합 방식으로 수행하였다. 각 병원이 자기 환자를 요약한 값만 "
+        f"분석에 사용하였으며, 환자 단위 자료는 병원 밖으로 나가지 않았다.",
     )
     lines = [f"{result.paragraph.say(language)} {shared.say(language)}"]
     lines += [f"[{place}] {work}" for place, work in enumerate(result.references, start=1)]

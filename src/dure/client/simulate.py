@@ -178,7 +178,9 @@ class Chain:
         )
 
     def _told(self, outcome: Outcome, fold: str | None, label: str = "") -> Simulated:
-        found = outcome.folds.get(fold) or next(iter(outcome.folds.values()))
+        if fold not in outcome.folds:
+            fold = self._only(outcome, fold)
+        found = outcome.folds[fold]
         if found.released is None:
             raise found.error or _unusable(
                 "steps",
@@ -192,8 +194,18 @@ class Chain:
             notes=found.released.notes,
             refused=dict(self.run.dropped),
             result=found.released,
-            answered=self._answered(outcome, fold if fold in outcome.folds else next(iter(outcome.folds)), label),
+            answered=self._answered(outcome, fold, label),
         )
+
+    @staticmethod
+    def _only(outcome: Outcome, fold: str | None) -> str | None:
+        """A step refused or skipped as a whole has one outcome for everybody; else a hospital has to be named."""
+        if set(outcome.folds) == {None} and outcome.folds[None].released is None:
+            return None
+        known = ", ".join(str(name) for name in outcome.folds if name) or "–"
+        en = f"The step '{outcome.step}' has no answer of '{fold}'; there are those of: {known}"
+        ko = f"'{outcome.step}' 단계에 '{fold}'의 답이 없습니다. 있는 것: {known}"
+        raise _unusable("steps", en, ko)
 
 
 def _left(outcome: Outcome) -> list[dict[str, Any]]:
