@@ -61,5 +61,5 @@ $(VENV)/.demo: $(VENV)/.made pyproject.toml examples/dure_network/pyproject.toml
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.demo
-	$(PIP) -e ".[demo,dev,flare,learning,postgres]"
+	$(PIP) -e ".[demo,dev,flare,learning,postgres,budget]"
 	@touch $@

@@ -16,6 +16,7 @@
     ├── StepSkipped           a step uses one that has no result
     ├── PermitError           a permit is missing, expired, for another study, or not truly signed
     ├── LifecycleError        this step of a study's life is not open now, or not to this person
+    ├── NotPermitted          the permissions table does not give this to the person's role
     ├── MembershipError       the hub and a member do not come together
     │   └── TokenRefused · MessageRefused · ProtocolMismatch · HubUnreachable · NotAMember · MemberConflict · KeyExposed
     └── SiteError             a hospital could not answer
@@ -515,6 +516,15 @@ class LifecycleError(DureError):
         "연구가 '{state}' 상태이며, 그 상태에서 {role}에게는 열려 있지 않은 일입니다.",
     )
     remedy = Words("Open now: {open}.", "지금 할 수 있는 일: {open}.")
+
+
+class NotPermitted(DureError):
+    what = Words("'{name}' may not do this: {action}.", "'{name}'에게 허용되지 않은 일입니다: {action}.")
+    why = Words(
+        "The role '{role}' does not have it here, or not for a study of somebody else.",
+        "'{role}' 역할에는 이 권한이 없거나, 다른 사람의 연구에는 없습니다.",
+    )
+    remedy = Words("Ask somebody whose role it is: {roles}.", "권한이 있는 역할에게 요청하십시오: {roles}.")
 
 
 # ── hub and members ──────────────────────────────────────────────────────────────────────────────

@@ -146,7 +146,7 @@ def undisturbed(permitted: Path, tmp_path_factory: pytest.TempPathFactory) -> Un
     assert child.returncode == 0, said
     seconds = time.perf_counter() - began
     end = end_of(folder)
-    assert end.state == "finished"
+    assert end.state == "release_review"
     assert len(end.ledger) >= 4 + len(STEPS) - 1
     assert all(isinstance(end.released[step, None], bytes) for step in STEPS if step != "model_without")
     return Undisturbed(end, folder, seconds)

@@ -121,7 +121,7 @@ def killed_and_resumed(town: Any, expected: dict[str, Any], numbers: range, seed
             alliance.submit(study)
             town.permit(study)
             time.sleep(chance.uniform(0.0, BUSY))
-            tally[whom] += town.state(study) != "finished"
+            tally[whom] += town.state(study) != "release_review"
             victims = {"hub": ["hub"], "site": [site], "both": ["hub", site]}[whom]
             for name in victims:
                 town.kill(name)

@@ -63,7 +63,7 @@ def test_the_study_is_permitted_when_the_last_hospital_has_signed(stage: Any, su
     for hospital in submitted.sites:
         answer(submitted, hospital, signed(stage, submitted, hospital))
         seen.append(state(submitted))
-    assert seen == ["submitted", "submitted", "submitted", "permitted"]
+    assert seen == ["in_review", "in_review", "in_review", "permitted"]
 
 
 def test_one_hospital_may_decline_and_the_other_three_go_on(stage: Any, submitted: Any) -> None:
@@ -87,15 +87,15 @@ def test_the_study_is_declined_when_too_few_are_left(stage: Any, submitted: Any)
 
 def test_nothing_runs_before_everybody_has_answered(stage: Any, submitted: Any) -> None:
     answer(submitted, "Cleveland", signed(stage, submitted, "Cleveland"))
-    with pytest.raises(LifecycleError, match="submitted"):
+    with pytest.raises(LifecycleError, match="in_review"):
         run_study(submitted.store, submitted.study.hash, submitted.engine, stage.methods)
 
 
 def test_a_finished_study_does_not_run_again(stage: Any, tmp_path: Path) -> None:
     alliance = stage.alliance(tmp_path, "attrition")
     run_study(alliance.store, alliance.study.hash, alliance.engine, stage.methods)
-    assert state(alliance) == "finished"
-    with pytest.raises(LifecycleError, match="finished"):
+    assert state(alliance) == "release_review"
+    with pytest.raises(LifecycleError, match="release_review"):
         run_study(alliance.store, alliance.study.hash, alliance.engine, stage.methods)
 
 

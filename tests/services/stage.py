@@ -163,7 +163,7 @@ class Town:
         return [event for event in self.store.events(study.hash) if not kinds or event["event"] in kinds]
 
     def finished(self, study: Study, seconds: float = 120.0) -> None:
-        until(lambda: self.state(study) == "finished", seconds, f"the end of {study.hash[:15]}")
+        until(lambda: self.state(study) == "release_review", seconds, f"the end of {study.hash[:15]}")
 
     def ledger(self, study: Study) -> dict[str, bytes | None]:
         """Step → entry of the study's run, as it lies in the store."""

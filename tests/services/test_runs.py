@@ -28,7 +28,7 @@ def test_a_study_goes_from_submission_to_released_tables(
         events = [event["event"] for event in alliance.follow(study.hash[7:19])]
         assert events.index("submitted") < events.index("permitted") < events.index("round") < events.index("finished")
         found = alliance.status(study.hash[:12])
-        assert found["state"] == "finished"
+        assert found["state"] == "release_review"
         assert set(found["steps"].values()) == {"finished"}
         assert all(told == {"answer": "permitted", "line": "connected"} for told in found["hospitals"].values())
         with pytest.raises(LifecycleError):
@@ -77,7 +77,7 @@ def test_the_hubs_store_can_be_postgresql(four: Callable[..., Any], services: An
         town.finished(study)
         town.kill("hub")
         town.again("hub")
-        assert alliance.status(study.hash)["state"] == "finished"
+        assert alliance.status(study.hash)["state"] == "release_review"
     assert not (town.hub.folder / "hub.db").exists()
 
 
@@ -131,8 +131,8 @@ def test_a_hospital_withdraws_in_the_middle_and_the_run_waits_for_it_by_name(
         town.permit(study)
         services.until(lambda: len(town.events(study, "round")) > 3, what="the fourth round")
         inbox.decline(leaving, study.hash)
-        services.until(lambda: alliance.status(study.hash)["state"] in ("waiting", "finished"))
-        if alliance.status(study.hash)["state"] == "finished":
+        services.until(lambda: alliance.status(study.hash)["state"] in ("waiting", "release_review"))
+        if alliance.status(study.hash)["state"] == "release_review":
             pytest.skip("the run was over before the hospital could withdraw")
         services.until(lambda: "Hungary" in json.dumps(alliance.status(study.hash)["waits"]), what="being named")
         assert alliance.status(study.hash)["hospitals"]["Hungary"]["answer"] == "declined"
@@ -224,11 +224,13 @@ def test_a_slow_hospital_is_named_and_one_that_is_away_is_left_out_by_the_studys
         town.again("VA Long Beach")  # it comes up, hands in its permits, and is gone
         services.until(lambda: len(town.store.permits(study.hash)) == len(town.store.permits(strict.hash)) == 4)
         town.kill("VA Long Beach")
-        services.until(lambda: town.state(study) == "finished" or town.events(study, "left out"), what="leaving out")
+        services.until(
+            lambda: town.state(study) == "release_review" or town.events(study, "left out"), what="leaving out"
+        )
         town.finished(study)
         if left := town.events(study, "left out"):  # unless it answered everything before it was gone
             assert left[0]["hospital"] == "VA Long Beach"
-        services.until(lambda: town.state(strict) in ("waiting", "finished"))
+        services.until(lambda: town.state(strict) in ("waiting", "release_review"))
         if town.state(strict) == "waiting":
             waits = alliance.status(strict.hash)["waits"]
             assert "VA Long Beach" in json.dumps(waits, ensure_ascii=False)

@@ -21,7 +21,7 @@ from dure.site.memory import Remembered, StoredMemory
 from dure.site.runner import Runner
 from dure.site.settings import Site, create_site
 from dure.study.method import source_hash
-from dure.study.permit import Permit, sign
+from dure.study.permit import Permit, permitted_step, sign
 
 HOSPITALS = ("Cleveland", "Hungary", "Switzerland", "VA Long Beach")
 
@@ -50,6 +50,8 @@ def permit_with(stage: Any, site: Site, study: Any, /, **changes: Any) -> None:
         "study": study.hash,
         "hospital": site.hospital,
         "methods": {step.method: source_hash(stage.methods[step.method]) for step in study.steps},
+        "steps": {step.name: permitted_step(step) for step in study.steps},
+        "cohort": study.cohort_hash,
         "per_hospital": True,
         "issued": now - timedelta(days=2),
         "expires": now + timedelta(days=2),
@@ -83,8 +85,10 @@ def test_a_study_that_never_came_is_not_answered(stage: Any, site: Site) -> None
         ({"issued": datetime.now(UTC) + timedelta(days=1)}, "not yet valid"),
         ({"methods": {"feasibility": "sha256:" + "0" * 64}}, "does not cover the method 'feasibility'"),
         ({"methods": {}}, "does not cover the method 'feasibility'"),
+        ({"steps": {}}, "does not cover the step 'attrition'"),
+        ({"cohort": "sha256:" + "0" * 64}, "or the cohort"),
     ],
-    ids=["other-study", "other-hospital", "expired", "not-yet", "other-source", "no-method"],
+    ids=["other-study", "other-hospital", "expired", "not-yet", "other-source", "no-method", "no-step", "other-cohort"],
 )
 def test_a_permit_that_does_not_cover_the_question_reads_no_row(
     stage: Any, site: Site, changes: dict[str, Any], said: str

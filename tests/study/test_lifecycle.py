@@ -49,11 +49,11 @@ def test_what_is_open_happens_and_what_is_not_names_what_is(state: State, action
 
 
 def test_results_are_released_by_the_board_alone_and_only_when_finished() -> None:
-    assert [(t.before, t.role) for t in TRANSITIONS if t.after == "released"] == [("finished", "board")]
+    assert [(t.before, t.role) for t in TRANSITIONS if t.after == "released"] == [("release_review", "board")]
 
 
 def test_a_study_runs_only_after_every_hospital_permitted_it() -> None:
-    assert {t.before for t in TRANSITIONS if t.after == "permitted"} == {"submitted"}
+    assert {t.before for t in TRANSITIONS if t.after == "permitted"} == {"in_review", "changes_asked"}
     assert {t.before for t in TRANSITIONS if t.after == "running"} <= {"permitted", "waiting", "running"}
 
 

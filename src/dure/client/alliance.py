@@ -24,7 +24,7 @@ from dure.study.spec import Study, canonical_json
 PATIENCE = 20.0
 OTHERS = 5.0
 """Seconds to wait for another command in the same folder."""
-OVER = ("finished", "released", "declined", "withdrawn")
+OVER = ("changes_asked", "release_review", "released", "archived", "declined", "replaced", "withdrawn")
 
 
 class Alliance:

@@ -35,6 +35,7 @@ AGAIN = 20.0
 """Seconds after which a waiting run looks again, even if nobody came back."""
 LARGEST_SUBMISSION = 16 << 20
 """Bytes of the largest call a member may make; answers to the hub's own questions may be larger."""
+REVIEWS = ("submitted", "in_review", "changes_asked")
 RUNS = ("permitted", "running", "waiting")
 
 
@@ -245,7 +246,7 @@ class HubService:
         self._deliver()
         for hash_, _, state in self.store.studies():
             try:
-                if state == "submitted" or state in RUNS:
+                if state in REVIEWS or state in RUNS:
                     self._advance(hash_)
                 elif hash_ in self._running:
                     self._abandon(hash_)
@@ -268,7 +269,7 @@ class HubService:
         """Studies into the inboxes of hospitals that are connected and do not hold them yet."""
         connected = self._connected()
         for hash_, document, state in self.store.studies():
-            if state != "submitted" and state not in RUNS:
+            if state not in REVIEWS and state not in RUNS:
                 continue
             for name in set(self.store.hospitals()) - self.store.delivered(hash_):
                 if connected.get(name) and (hash_, name) not in self._carried:

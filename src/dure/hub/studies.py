@@ -15,6 +15,9 @@ from dure.study.method import Methods
 from dure.study.permit import Permit, read_key, read_permit, verify
 from dure.study.spec import Study, canonical_json, seconds
 
+ANSWERABLE = ("submitted", "in_review", "changes_asked", "permitted", "running", "waiting")
+"""States in which a hospital's answer counts; afterwards it would change what is shown."""
+
 
 def submit(store: Store, study: Study, methods: Methods, submitter: str = "") -> str:
     """Take a study in; its hash. Every step is read and declared first, so that errors come before review.
@@ -41,7 +44,7 @@ def receive_permit(store: Store, hash_: str, hospital: str, envelope: dict[str, 
     study or the dates are not right.
     """
     state = read(store, hash_)[1]
-    if state not in ("submitted", "permitted", "running", "waiting"):  # afterwards it would change what is shown
+    if state not in ANSWERABLE:  # afterwards it would change what is shown
         raise LifecycleError(action="permit", state=state, role="hospital", open="–")
     known = store.hospitals()
     if hospital not in known:
@@ -58,7 +61,10 @@ def settle(store: Store, hash_: str) -> lifecycle.State:
     """Close the review once every hospital has replied or the quorum's time for it is over; the state afterwards."""
     with store.transaction():
         study, state = read(store, hash_)
-        if state != "submitted":
+        if state == "submitted" and store.permits(hash_):
+            state = lifecycle.check(state, "deliver", "hub")
+            store.set_state(hash_, state)
+        if state != "in_review":
             return state
         known, answered, quorum = store.hospitals(), store.permits(hash_), study.quorum
         submitted = store.submission(hash_)[0]

@@ -12,7 +12,7 @@ from typing import Any
 from dure.errors import FileMissing, UnknownStudy
 from dure.site.settings import Site
 from dure.study.method import Methods, find_method, source_hash
-from dure.study.permit import Grant, Permit, sign
+from dure.study.permit import Grant, Permit, permitted_step, sign
 from dure.study.spec import Study, canonical_json
 
 VALID = timedelta(days=365)
@@ -54,8 +54,12 @@ def permit(site: Site, hash_: str, methods: Methods, grants: Iterable[Grant] = (
         hospital=site.hospital,
         methods={step.method: source_hash(find_method(step.method, methods)) for step in study.steps},
         per_hospital="per_hospital" in given,
+        steps={step.name: permitted_step(step) for step in study.steps},
+        cohort=study.cohort_hash,
         difference="difference" in given,
+        visible_updates="visible_updates" in given,
         limits=site.file.limits,
+        rules=site.limits.model_dump(),
         issued=now,
         expires=now + VALID,
     )

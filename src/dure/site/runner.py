@@ -17,7 +17,7 @@ from dure.site import inbox
 from dure.site.memory import StoredMemory
 from dure.site.settings import Site
 from dure.study.method import Methods, find_method, source_hash
-from dure.study.permit import Permit, check_permit, verify
+from dure.study.permit import Permit, check_permit, check_scope, verify
 from dure.study.rows import Rows
 from dure.study.spec import Study
 
@@ -91,6 +91,7 @@ class Runner:
         permit = verify(envelope, self.site.signer().public_key, self.site.hospital)
         method = find_method(study.step(ask.step).method, self.methods)
         check_permit(permit, study.hash, method.name, source_hash(method))
+        check_scope(permit, study, ask.step)
         return permit
 
     def _log_failure(self, ask: Ask, error: str) -> None:

@@ -9,11 +9,37 @@ from dure.errors import LifecycleError
 from dure.language import Words
 
 State = Literal[
-    "draft", "submitted", "permitted", "running", "waiting", "finished", "released", "declined", "withdrawn"
+    "draft",
+    "submitted",
+    "in_review",
+    "changes_asked",
+    "permitted",
+    "running",
+    "waiting",
+    "release_review",
+    "released",
+    "archived",
+    "declined",
+    "replaced",
+    "withdrawn",
 ]
-Role = Literal["researcher", "hospital", "hub", "board"]
+Role = Literal["researcher", "hospital", "hub", "board", "office"]
 Action = Literal[
-    "submit", "permit_all", "decline", "start", "wait", "resume", "finish", "release", "revise", "withdraw"
+    "submit",
+    "deliver",
+    "ask_changes",
+    "review_again",
+    "permit_all",
+    "decline",
+    "start",
+    "wait",
+    "resume",
+    "finish",
+    "release",
+    "refuse_release",
+    "archive",
+    "revise",
+    "withdraw",
 ]
 
 
@@ -25,32 +51,50 @@ class Transition:
     after: State
 
 
+OPEN: tuple[State, ...] = (
+    "submitted",
+    "in_review",
+    "changes_asked",
+    "permitted",
+    "running",
+    "waiting",
+    "release_review",
+)
+"""States in which a study can still be replaced by a new version or withdrawn; results are not released yet."""
+
 TRANSITIONS: tuple[Transition, ...] = (
     Transition("draft", "submit", "researcher", "submitted"),
-    Transition("submitted", "permit_all", "hub", "permitted"),
-    Transition("submitted", "decline", "hub", "declined"),
+    Transition("submitted", "deliver", "hub", "in_review"),
+    Transition("in_review", "ask_changes", "hub", "changes_asked"),
+    Transition("changes_asked", "review_again", "hub", "in_review"),
+    Transition("in_review", "permit_all", "hub", "permitted"),
+    Transition("changes_asked", "permit_all", "researcher", "permitted"),
+    Transition("in_review", "decline", "hub", "declined"),
     Transition("permitted", "start", "hub", "running"),
     Transition("running", "wait", "hub", "waiting"),
     Transition("waiting", "resume", "hub", "running"),
     Transition("running", "resume", "hub", "running"),
-    Transition("running", "finish", "hub", "finished"),
-    Transition("finished", "release", "board", "released"),
-    Transition("declined", "revise", "researcher", "draft"),
-    Transition("submitted", "withdraw", "researcher", "withdrawn"),
-    Transition("permitted", "withdraw", "researcher", "withdrawn"),
-    Transition("running", "withdraw", "researcher", "withdrawn"),
-    Transition("waiting", "withdraw", "researcher", "withdrawn"),
+    Transition("running", "finish", "hub", "release_review"),
+    Transition("release_review", "release", "board", "released"),
+    Transition("release_review", "refuse_release", "board", "declined"),
+    Transition("released", "archive", "office", "archived"),
+    *(Transition(state, "revise", "researcher", "replaced") for state in (*OPEN, "declined")),
+    *(Transition(state, "withdraw", "researcher", "withdrawn") for state in OPEN),
 )
 
 STATES: dict[State, tuple[Words, Role | None]] = {
     "draft": (Words("Draft", "초안"), "researcher"),
-    "submitted": (Words("In review", "기관 검토"), "hospital"),
+    "submitted": (Words("Submitted", "제출됨"), "hub"),
+    "in_review": (Words("In review", "기관 검토"), "hospital"),
+    "changes_asked": (Words("Changes asked", "보완 요청"), "researcher"),
     "permitted": (Words("Permitted", "허가됨"), "hub"),
     "running": (Words("Running", "실행 중"), "hub"),
     "waiting": (Words("Waiting", "대기"), "hospital"),
-    "finished": (Words("Release check", "공개 심사"), "board"),
-    "released": (Words("Results", "결과"), None),
+    "release_review": (Words("Release review", "공개 심사"), "board"),
+    "released": (Words("Results", "결과"), "office"),
+    "archived": (Words("Archived", "보관됨"), None),
     "declined": (Words("Declined", "반려"), "researcher"),
+    "replaced": (Words("Replaced by a new version", "새 판으로 바뀜"), None),
     "withdrawn": (Words("Withdrawn", "철회"), None),
 }
 """State → its name, and whose turn it is."""

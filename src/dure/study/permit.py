@@ -17,10 +17,11 @@ from securesystemslib.signer import Key, Signer, SSlibKey
 from dure.errors import PermitError
 from dure.language import Words
 from dure.study.document import Strict
+from dure.study.spec import Step, Study
 
 PAYLOAD_TYPE = "application/vnd.dure.permit+json"
 
-Grant = Literal["per_hospital", "difference"]
+Grant = Literal["per_hospital", "difference", "visible_updates"]
 GRANTS: dict[Grant, Words] = {
     "per_hospital": Words(
         "numbers of this hospital alone may be released, under all rules on it alone",
@@ -30,29 +31,44 @@ GRANTS: dict[Grant, Words] = {
         "sums with and without this hospital may both be opened to the hub's process",
         "이 병원을 포함한 합과 뺀 합을 모두 허브가 열 수 있음",
     ),
+    "visible_updates": Words(
+        "this hospital's own part of a sum may reach the hub's process unmasked",
+        "이 병원 몫의 수치가 가려지지 않은 채 허브 프로세스에 닿을 수 있음",
+    ),
 }
 
 
+class PermittedStep(Strict):
+    """One step as it was permitted: its method, and the SHA-256 of the step's own document."""
+
+    method: str
+    digest: str
+
+
 class Permit(Strict):
-    """What was permitted. `study` is the spec's hash; `methods` binds each method to its source hash; `limits` are
-    those that this hospital tightened, so that they hold for sums and releases it takes part in too."""
+    """What was permitted. `study` is the spec's hash; `methods` binds each method to its source hash, `steps` each step
+    and `cohort` who is asked about and what is known of them; `limits` are those that this hospital tightened, so that
+    they hold for sums and releases it takes part in too; `rules` are all limits in force when it was signed; `releases`
+    is how often results may be released; `boards` says which board approved, and when.
+    """
 
     study: str
     hospital: str
     methods: dict[str, str]
+    steps: dict[str, PermittedStep] = Field(default_factory=dict)
+    cohort: str = ""
     per_hospital: bool = False
     difference: bool = False
+    visible_updates: bool = False
     limits: dict[str, float] = Field(default_factory=dict)
+    rules: dict[str, float] = Field(default_factory=dict)
+    releases: int = Field(1, ge=0)
+    boards: dict[str, str] = Field(default_factory=dict)
     issued: datetime
     expires: datetime
 
     def grants(self) -> frozenset[Grant]:
-        given: set[Grant] = set()
-        if self.per_hospital:
-            given.add("per_hospital")
-        if self.difference:
-            given.add("difference")
-        return frozenset(given)
+        return frozenset(grant for grant in GRANTS if getattr(self, grant))
 
 
 def sign(permit: Permit, signer: Signer) -> dict[str, Any]:
@@ -99,6 +115,21 @@ def check_permit(permit: Permit, study_hash: str, method: str, method_hash: str,
             f"It does not cover the method '{method}' as it is installed",
             f"지금 설치된 '{method}' 방법을 허가하지 않았습니다",
         )
+
+
+def check_scope(permit: Permit, study: Study, step: str) -> None:
+    """Raise PermitError unless the permit names this step and this cohort as they are in the study."""
+    asked = permit.steps.get(step)
+    if asked is None or asked != permitted_step(study.step(step)) or permit.cohort != study.cohort_hash:
+        raise _problem(
+            permit.hospital,
+            f"It does not cover the step '{step}' or the cohort as they are in the study",
+            f"연구에 있는 '{step}' 단계나 코호트를 허가하지 않았습니다",
+        )
+
+
+def permitted_step(step: Step) -> PermittedStep:
+    return PermittedStep(method=step.method, digest=step.digest)
 
 
 def key_document(key: Key) -> dict[str, Any]:

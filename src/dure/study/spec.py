@@ -41,6 +41,11 @@ class Step(Strict):
             raise ValueError("a step's name is lower-case letters, digits and _, starting with a letter")
         return self
 
+    @property
+    def digest(self) -> str:
+        """`sha256:` of the step's canonical JSON."""
+        return _digest(self.model_dump(mode="json", exclude_defaults=True))
+
 
 Duration = Annotated[str, Field(pattern=r"^\d+ (second|minute|hour|day)s?$")]
 """Such as `30 minutes` or `14 days`."""
@@ -71,8 +76,28 @@ class Quorum(Strict):
         return len(hospitals) >= min(self.at_least, joined) and set(self.all_of) <= set(hospitals)
 
 
+class Application(Strict):
+    """What a review board is told beside the question. What is left out, the packet says is not stated.
+
+    `purpose`, `benefit`: why, and what good comes of it. `legal_basis`: on what the use of pseudonymised data rests
+    (in Korea the Personal Information Protection Act, article 28-2). `pseudonymisation`, `retention`, `recipients`,
+    `risks`: how, how long, who reads results, what could go wrong.
+    """
+
+    purpose: Bilingual | None = None
+    benefit: Bilingual | None = None
+    legal_basis: Bilingual | None = None
+    pseudonymisation: Bilingual | None = None
+    retention: Bilingual | None = None
+    recipients: Bilingual | None = None
+    risks: Bilingual | None = None
+
+
 class Study(Strict):
-    """A whole study. It contains no code: methods are named, and their parameters are plain data."""
+    """A whole study. It contains no code: methods are named, and their parameters are plain data.
+
+    `replaces` is the hash of the version that this one replaces; approvals of that one no longer count.
+    """
 
     dure: Literal[1]
     title: Bilingual
@@ -83,6 +108,8 @@ class Study(Strict):
     quorum: Quorum = Quorum()
     documents: tuple[Bilingual, ...] = ()
     """What the boards read beside the question: cleaning rules, limits, sources."""
+    application: Application = Application()
+    replaces: str | None = Field(None, pattern=r"^sha256:[0-9a-f]{64}$")
 
     @model_validator(mode="after")
     def _steps_in_order(self) -> Study:
@@ -95,6 +122,12 @@ class Study(Strict):
     def hash(self) -> str:
         """`sha256:` and the hex digest of the canonical JSON; layout and comments of the YAML do not matter."""
         return "sha256:" + hashlib.sha256(canonical_json(self).encode()).hexdigest()
+
+    @property
+    def cohort_hash(self) -> str:
+        """`sha256:` of who is asked about and what is known of each."""
+        data = self.model_dump(mode="json", exclude_defaults=True, include={"cohort", "variables"})
+        return _digest(data)
 
     def step(self, name: str) -> Step:
         return next(step for step in self.steps if step.name == name)
@@ -127,8 +160,15 @@ def lineage(steps: Sequence[Step], step: Step) -> tuple[Step, ...]:
 
 def canonical_json(study: Study) -> str:
     """Sorted keys, no spaces, defaults left out, whole floats as integers (as RFC 8785 prints them)."""
-    data = study.model_dump(mode="json", exclude_defaults=True)
+    return _canonical(study.model_dump(mode="json", exclude_defaults=True))
+
+
+def _canonical(data: Any) -> str:
     return json.dumps(_plain(data), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def _digest(data: Any) -> str:
+    return "sha256:" + hashlib.sha256(_canonical(data).encode()).hexdigest()
 
 
 def read_study(path: Path) -> Study:
