@@ -16,7 +16,7 @@ import hospitals
 from dure.client.alliance import write
 from dure.demo import alliance as stage
 from dure.federation.ledger import Outcome
-from dure.hub import desk, studies
+from dure.hub import desk
 from dure.hub.runs import run_study
 from dure.site.settings import create_site
 from dure.study.method import installed_methods
@@ -44,7 +44,7 @@ def run(folder: Path) -> Mapping[str, Outcome]:
     ]
     if waiting and waiting[0] is not None:
         raise waiting[0]
-    studies.advance(alliance.store, study.hash, "release", "board")
+    stage.release(alliance)
     fetched = desk.released(alliance.store, study.hash, methods)
     for step in fetched["steps"].values():
         for fold in step["folds"]:

@@ -17,6 +17,7 @@
     ├── PermitError           a permit is missing, expired, for another study, or not truly signed
     ├── LifecycleError        this step of a study's life is not open now, or not to this person
     ├── NotPermitted          the permissions table does not give this to the person's role
+    ├── DecisionRefused       a board's or a release's decision cannot be taken as it is
     ├── MembershipError       the hub and a member do not come together
     │   └── TokenRefused · MessageRefused · ProtocolMismatch · HubUnreachable · NotAMember · MemberConflict · KeyExposed
     └── SiteError             a hospital could not answer
@@ -525,6 +526,15 @@ class NotPermitted(DureError):
         "'{role}' 역할에는 이 권한이 없거나, 다른 사람의 연구에는 없습니다.",
     )
     remedy = Words("Ask somebody whose role it is: {roles}.", "권한이 있는 역할에게 요청하십시오: {roles}.")
+
+
+class DecisionRefused(DureError):
+    what = Words("The decision cannot be taken as it is.", "이 결정은 받아들일 수 없습니다.")
+    why = Words("{problem}.", "{problem}.")
+    remedy = Words(
+        "Read what it is about with `dure review show` or `dure release show`, and decide again.",
+        "`dure review show`나 `dure release show`로 내용을 읽고 다시 결정하십시오.",
+    )
 
 
 # ── hub and members ──────────────────────────────────────────────────────────────────────────────

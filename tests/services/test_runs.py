@@ -30,12 +30,12 @@ def test_a_study_goes_from_submission_to_released_tables(
         found = alliance.status(study.hash[:12])
         assert found["state"] == "release_review"
         assert set(found["steps"].values()) == {"finished"}
-        assert all(told == {"answer": "permitted", "line": "connected"} for told in found["hospitals"].values())
+        assert all(
+            told == {"answer": "permitted", "said": "", "line": "connected"} for told in found["hospitals"].values()
+        )
         with pytest.raises(LifecycleError):
             alliance.fetch(study.hash)
-        from dure.hub import studies
-
-        studies.advance(town.store, study.hash, "release", "board")
+        services.release(town.store, study)
         paths = write(alliance.fetch(study.hash), tmp_path / "results")
     names = {path.name for path in paths}
     assert {"model.coefficients.csv", "result.json"} <= names
@@ -186,6 +186,7 @@ def test_two_studies_at_once_and_one_is_cancelled(four: Callable[..., Any], serv
         rounds = len(town.events(first, "round"))
         time.sleep(1.0)
         assert len(town.events(first, "round")) <= rounds + 1
+        alliance.cancel(second.hash)  # computed, not released yet
         with pytest.raises(LifecycleError):
             alliance.cancel(second.hash)
 

@@ -141,15 +141,20 @@ def serve_hub(
     help=say("The board releases a finished study's results.", "심의위원회가 끝난 연구의 결과를 공개합니다.")
 )
 def release(folder: HubFolder, study: StudyName) -> None:
-    from dure.hub import desk, studies
+    from dure.cli.people import acting
+    from dure.hub import desk, releases
     from dure.hub.authority import read_hub
     from dure.hub.store import Store
+    from dure.study.method import installed_methods
 
-    store = Store(read_hub(folder).place)
-    hash_ = desk.find(store, study)
-    studies.advance(store, hash_, "release", "board")
-    store.put_event(hash_, "released", {})
-    store.close()
+    hub, actor = read_hub(folder), acting(folder)
+    store = Store(hub.place)
+    try:
+        hash_, methods = desk.find(store, study), installed_methods()
+        waits = releases.waiting(store, hash_, methods)
+        releases.decide(store, hash_, actor, waits.digest, True, methods)
+    finally:
+        store.close()
     console.print(Text(say(f"Released: {hash_[:19]}", f"공개했습니다: {hash_[:19]}"), style="bold green"))
 
 

@@ -12,7 +12,6 @@ from typing import Any, Literal, Protocol
 from dure.demo import alliance as stage
 from dure.demo import comparison, oracle, telling
 from dure.federation.ledger import Outcome
-from dure.hub import studies
 from dure.hub.runs import run_study
 from dure.language import Words
 from dure.report.html import page
@@ -121,7 +120,7 @@ def _told(
         )
     )
     narrator.heading(Words("The board releases, the report is written", "심의위원회가 공개를 승인하고 보고서를 씁니다"))
-    studies.advance(alliance.store, study.hash, "release", "board")
+    stage.release(alliance)
     narrator.line(Words("Released: rounded counts, no small cells", "공개: 수는 반올림, 작은 칸은 감춤"))
     with _timed(seconds, "report"):
         narrator.working(Words("writing the report", "보고서 작성"))

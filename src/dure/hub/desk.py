@@ -6,11 +6,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from dure.errors import DureError, LifecycleError, MessageRefused, NotAMember
+from dure.errors import DureError, LedgerBroken, LifecycleError, MessageRefused, NotAMember
 from dure.federation.ledger import Outcome
 from dure.federation.messages import error_data
-from dure.hub import studies
-from dure.hub.runs import results
+from dure.hub import releases, studies
 from dure.hub.store import Member, Store
 from dure.language import Words
 from dure.study import lifecycle
@@ -23,7 +22,7 @@ from dure.study.spec import Study, canonical_json
 def status_of(store: Store, hash_: str, connected: Mapping[str, bool], paused: Mapping[str, bool]) -> dict[str, Any]:
     """A study for people: its state, each hospital's answer and line, the steps, and what it waits for."""
     study, state = studies.read(store, hash_)
-    answers, members = store.permits(hash_), store.hospitals()
+    answers, members = store.answers(hash_), store.hospitals()
     steps: dict[str, str] = {}
     for run in store.runs(hash_):
         for step in study.steps:
@@ -41,7 +40,8 @@ def status_of(store: Store, hash_: str, connected: Mapping[str, bool], paused: M
         "submitter": store.submission(hash_)[1],
         "hospitals": {
             name: {
-                "answer": "waiting" if name not in answers else "permitted" if answers[name] else "declined",
+                "answer": answers[name][0] if name in answers else "waiting",
+                "said": answers[name][1] if name in answers else "",
                 "line": "paused" if paused.get(name) else "connected" if connected.get(name) else "away",
             }
             for name in {**dict.fromkeys(answers), **dict.fromkeys(members)}
@@ -65,7 +65,7 @@ def submit(store: Store, methods: Methods, member: Member, body: bytes) -> tuple
     """The study's hash, and whether it is new here."""
     study = Study.model_validate(json.loads(body))
     found = store.study(study.hash)
-    if found is not None and found[1] in ("withdrawn", "declined"):
+    if found is not None and found[1] in ("withdrawn", "declined", "replaced"):
         raise LifecycleError(action="submit", state=found[1], role="researcher", open=_open_to(found[1]))
     return studies.submit(store, study, methods, member.name), found is None
 
@@ -82,14 +82,27 @@ def withdraw(store: Store, hash_: str, member: Member) -> None:
 def released(store: Store, hash_: str, methods: Methods) -> dict[str, Any]:
     """The released results by step and fold, as packed Results; raises LifecycleError until the board releases them."""
     state = studies.read(store, hash_)[1]
-    if state != "released":
+    record = store.released(hash_)
+    if state not in ("released", "archived") or record is None:
         raise LifecycleError(action="fetch", state=state, role="researcher", open=_open_to(state))
-    outcomes = results(store, hash_, methods)
+    outcomes = releases.outcomes(store, hash_, methods)[0]
+    if releases.content_digest(releases.shown_results(outcomes)) != record[0]:
+        problem = Words("What it holds is not what was approved", "들어 있는 내용이 승인된 내용과 다릅니다")
+        raise LedgerBroken(path=store.path.name, problem=problem)
     study = studies.read(store, hash_)[0]
+    approved = [one for one in store.release_decisions(hash_) if one["approves"] and one["digest"] == record[0]]
+    withdrawn = {name: when for name, (kind, _, when) in store.answers(hash_).items() if kind == "withdrawn"}
     return {
         "study": hash_,
         "document": canonical_json(study),
         "versions": calculating(),
+        "release": {
+            "digest": record[0],
+            "released": record[2],
+            "context": (store.release_request(hash_) or {}).get("context", {}),
+            "approved_by": [{name: one[name] for name in ("name", "organisation", "role")} for one in approved],
+            "withdrawn": withdrawn,
+        },
         "steps": {
             name: _told(outcome) | {"source": source_hash(methods[study.step(name).method])}
             for name, outcome in outcomes.items()

@@ -67,7 +67,7 @@ def _status(path: Path) -> list[dict[str, object]]:
             for step in study["steps"]:
                 entries = store.ledger(run).folds(step["name"])  # one by hospital where a hospital is left out
                 steps[step["name"]] = ", ".join(sorted({str(unpack(entry)["status"]) for entry in entries})) or "–"
-        permits = {name: "permitted" if envelope else "declined" for name, envelope in store.permits(hash_).items()}
+        permits = {name: kind for name, (kind, _, _) in store.answers(hash_).items()}
         found.append({"study": hash_, "title": study["title"], "state": state, "permits": permits, "steps": steps})
     store.close()
     return found

@@ -203,8 +203,9 @@ class HubService:
     def _hospital(self, member: Member, topic: str, body: bytes) -> bytes | None:
         if topic == "permit":
             said = unpack(body)
-            studies.receive_permit(self.store, said["study"], member.name, said["envelope"])
-            self.tell(said["study"], "permitted" if said["envelope"] else "declined", hospital=member.name)
+            studies.receive_answer(self.store, said["study"], member.name, said["kind"], said["envelope"], said["said"])
+            words = [said["said"]] if said["said"] else []  # a board's words: to the record, not to the log
+            self.tell(said["study"], said["kind"], hospital=member.name, said=words)
             self._advance(said["study"])
             return b""
         if topic == "pause":
@@ -278,8 +279,9 @@ class HubService:
 
     def _carry(self, hash_: str, hospital: str, document: str) -> None:
         try:
-            self._tell_site(self.identities()[hospital], "study", document.encode())
-            self.store.put_delivered(hash_, hospital)
+            proposer = self.store.submission(hash_)[1]
+            self._tell_site(self.identities()[hospital], "study", pack({"document": document, "proposer": proposer}))
+            studies.delivered(self.store, hash_, hospital)
             self.tell(hash_, "delivered", hospital=hospital)
         except (Unreachable, DureError, KeyError) as error:
             self.journal.say("not delivered", level="warning", study=hash_, hospital=hospital, why=type(error).__name__)

@@ -21,6 +21,18 @@ CREATE TABLE IF NOT EXISTS study (hash TEXT PRIMARY KEY, document TEXT NOT NULL,
                                   since TEXT NOT NULL, submitted TEXT NOT NULL, submitter TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS permit (study TEXT NOT NULL, hospital TEXT NOT NULL, envelope TEXT, received TEXT NOT NULL,
                                    PRIMARY KEY (study, hospital));
+CREATE TABLE IF NOT EXISTS answer (study TEXT NOT NULL, hospital TEXT NOT NULL, kind TEXT NOT NULL, said TEXT NOT NULL,
+                                   received TEXT NOT NULL, PRIMARY KEY (study, hospital));
+CREATE TABLE IF NOT EXISTS board_decision (study TEXT NOT NULL, board TEXT NOT NULL, envelope TEXT NOT NULL,
+                                           received TEXT NOT NULL, PRIMARY KEY (study, board));
+CREATE TABLE IF NOT EXISTS release_request (study TEXT PRIMARY KEY, context TEXT NOT NULL, name TEXT NOT NULL,
+                                            organisation TEXT NOT NULL, asked TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS release_decision (study TEXT NOT NULL, digest TEXT NOT NULL, name TEXT NOT NULL,
+                                             organisation TEXT NOT NULL, role TEXT NOT NULL, approves INTEGER NOT NULL,
+                                             said TEXT NOT NULL, decided TEXT NOT NULL,
+                                             PRIMARY KEY (study, digest, name, organisation));
+CREATE TABLE IF NOT EXISTS released (study TEXT PRIMARY KEY, digest TEXT NOT NULL, times INTEGER NOT NULL,
+                                     released TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS delivery (study TEXT NOT NULL, hospital TEXT NOT NULL, delivered TEXT NOT NULL,
                                      PRIMARY KEY (study, hospital));
 CREATE TABLE IF NOT EXISTS run (name TEXT PRIMARY KEY, study TEXT NOT NULL, started TEXT NOT NULL);
@@ -166,6 +178,78 @@ class Store:
     def permits(self, study: str) -> dict[str, dict[str, Any] | None]:
         rows = self._database.rows("SELECT hospital, envelope FROM permit WHERE study = ?", (study,))
         return {hospital: json.loads(envelope) if envelope else None for hospital, envelope in rows}
+
+    def put_answer(self, study: str, hospital: str, kind: str, said: str) -> None:
+        """What a hospital said in words; its permit, if it gave one, is kept by `put_permit`."""
+        query = (
+            "INSERT INTO answer VALUES (?, ?, ?, ?, ?) ON CONFLICT (study, hospital) "
+            "DO UPDATE SET kind = excluded.kind, said = excluded.said, received = excluded.received"
+        )
+        self._database.write(query, (study, hospital, kind, said, _now()))
+
+    def answers(self, study: str) -> dict[str, tuple[str, str, str]]:
+        """Hospital → (kind, what it said, when)."""
+        rows = self._database.rows("SELECT hospital, kind, said, received FROM answer WHERE study = ?", (study,))
+        return {str(hospital): (str(kind), str(said), str(when)) for hospital, kind, said, when in rows}
+
+    def put_board_decision(self, study: str, board: str, envelope: dict[str, Any]) -> None:
+        """The signed decision of a board that hospitals share; a later one replaces the earlier."""
+        query = (
+            "INSERT INTO board_decision VALUES (?, ?, ?, ?) ON CONFLICT (study, board) "
+            "DO UPDATE SET envelope = excluded.envelope, received = excluded.received"
+        )
+        self._database.write(query, (study, board, json.dumps(envelope), _now()))
+
+    def board_decisions(self, study: str) -> dict[str, dict[str, Any]]:
+        rows = self._database.rows("SELECT board, envelope FROM board_decision WHERE study = ?", (study,))
+        return {str(board): json.loads(envelope) for board, envelope in rows}
+
+    # ── releases ──
+
+    def put_release_request(self, study: str, context: dict[str, str], name: str, organisation: str) -> None:
+        query = (
+            "INSERT INTO release_request VALUES (?, ?, ?, ?, ?) ON CONFLICT (study) DO UPDATE SET "
+            "context = excluded.context, name = excluded.name, organisation = excluded.organisation, "
+            "asked = excluded.asked"
+        )
+        values = (study, json.dumps(context, ensure_ascii=False), name, organisation, _now())
+        self._database.write(query, values)
+
+    def release_request(self, study: str) -> dict[str, Any] | None:
+        """{context, name, organisation, asked}."""
+        query = "SELECT context, name, organisation, asked FROM release_request WHERE study = ?"
+        rows = self._database.rows(query, (study,))
+        names = ("context", "name", "organisation", "asked")
+        return {**dict(zip(names, rows[0])), "context": json.loads(rows[0][0])} if rows else None
+
+    def put_release_decision(
+        self, study: str, digest: str, name: str, organisation: str, role: str, approves: bool, said: str
+    ) -> None:
+        """One person's decision on exactly this content; deciding again replaces it."""
+        query = (
+            "INSERT INTO release_decision VALUES (?, ?, ?, ?, ?, ?, ?, ?) "
+            "ON CONFLICT (study, digest, name, organisation) DO UPDATE SET role = excluded.role, "
+            "approves = excluded.approves, said = excluded.said, decided = excluded.decided"
+        )
+        self._database.write(query, (study, digest, name, organisation, role, int(approves), said, _now()))
+
+    def release_decisions(self, study: str) -> list[dict[str, Any]]:
+        """Every decision, the first one first."""
+        names = ("digest", "name", "organisation", "role", "approves", "said", "decided")
+        query = f"SELECT {', '.join(names)} FROM release_decision WHERE study = ? ORDER BY decided, name"
+        return [dict(zip(names, row)) for row in self._database.rows(query, (study,))]
+
+    def put_released(self, study: str, digest: str) -> None:
+        query = (
+            "INSERT INTO released VALUES (?, ?, 1, ?) ON CONFLICT (study) DO UPDATE SET "
+            "digest = excluded.digest, times = released.times + 1, released = excluded.released"
+        )
+        self._database.write(query, (study, digest, _now()))
+
+    def released(self, study: str) -> tuple[str, int, str] | None:
+        """(digest of what was released, how often, when)."""
+        rows = self._database.rows("SELECT digest, times, released FROM released WHERE study = ?", (study,))
+        return (str(rows[0][0]), int(rows[0][1]), str(rows[0][2])) if rows else None
 
     def delivered(self, study: str) -> set[str]:
         """Hospitals that hold the study in their inbox."""

@@ -6,7 +6,7 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
-from dure.errors import LifecycleError, PermitError, UnknownHospital, UnknownStudy
+from dure.errors import DecisionRefused, LifecycleError, PermitError, UnknownHospital, UnknownStudy
 from dure.federation.plan import plan_of
 from dure.hub.store import Store
 from dure.language import Words
@@ -26,8 +26,22 @@ def submit(store: Store, study: Study, methods: Methods, submitter: str = "") ->
     """
     plan_of(study, methods).check(tuple(store.hospitals()))
     after = lifecycle.check("draft", "submit", "researcher")
-    store.put_study(study.hash, canonical_json(study), after, submitter)
+    with store.transaction():
+        if study.replaces and store.study(study.hash) is None:
+            _replace(store, study.replaces, submitter)
+        store.put_study(study.hash, canonical_json(study), after, submitter)
     return study.hash
+
+
+def _replace(store: Store, before: str, submitter: str) -> None:
+    """The earlier version ends, with every approval of it. Raises UnknownStudy, LifecycleError, NotPermitted."""
+    state = read(store, before)[1]
+    if store.submission(before)[1] != submitter:
+        problem = Words(
+            "Only who proposed a study replaces it by a new version", "연구를 제안한 사람만 새 판으로 바꿀 수 있습니다"
+        )
+        raise DecisionRefused(problem=problem)
+    store.set_state(before, lifecycle.check(state, "revise", "researcher"))
 
 
 def read(store: Store, hash_: str) -> tuple[Study, lifecycle.State]:
@@ -40,11 +54,31 @@ def read(store: Store, hash_: str) -> tuple[Study, lifecycle.State]:
 def receive_permit(store: Store, hash_: str, hospital: str, envelope: dict[str, Any] | None) -> None:
     """Keep a hospital's permit (None: it declines). When all have answered the study moves on.
 
-    Raises UnknownStudy, UnknownHospital, LifecycleError once the run is over, or PermitError where the signature, the
-    study or the dates are not right.
+    Raises as `receive_answer`.
+    """
+    receive_answer(store, hash_, hospital, "declined" if envelope is None else "permitted", envelope)
+
+
+def delivered(store: Store, hash_: str, hospital: str) -> None:
+    """A hospital holds the study: its review has begun."""
+    with store.transaction():
+        store.put_delivered(hash_, hospital)
+        if read(store, hash_)[1] == "submitted":
+            store.set_state(hash_, lifecycle.check("submitted", "deliver", "hub"))
+
+
+def receive_answer(
+    store: Store, hash_: str, hospital: str, kind: str, envelope: dict[str, Any] | None = None, said: str = ""
+) -> None:
+    """Keep what a hospital said: `permitted` with its signed permit, `changes_asked`, `declined`, or `withdrawn` with
+    the permit of what may still be done with sums it was part of. When all have answered the study moves on.
+
+    Raises UnknownStudy, UnknownHospital, LifecycleError once results are released, or PermitError where the signature,
+    the study or the dates are not right.
     """
     state = read(store, hash_)[1]
-    if state not in ANSWERABLE:  # afterwards it would change what is shown
+    late = ANSWERABLE + (("release_review", "released", "archived") if kind == "withdrawn" else ())
+    if state not in late:  # afterwards it would change what is shown; leaving is always possible
         raise LifecycleError(action="permit", state=state, role="hospital", open="–")
     known = store.hospitals()
     if hospital not in known:
@@ -54,6 +88,12 @@ def receive_permit(store: Store, hash_: str, hospital: str, envelope: dict[str, 
         _current(permit, hash_)
     with store.transaction():
         store.put_permit(hash_, hospital, envelope)
+        store.put_answer(hash_, hospital, kind, said)
+        if state == "submitted":
+            state = lifecycle.check(state, "deliver", "hub")
+            store.set_state(hash_, state)
+        if state == "changes_asked":
+            store.set_state(hash_, lifecycle.check(state, "review_again", "hub"))
     settle(store, hash_)
 
 
@@ -61,19 +101,21 @@ def settle(store: Store, hash_: str) -> lifecycle.State:
     """Close the review once every hospital has replied or the quorum's time for it is over; the state afterwards."""
     with store.transaction():
         study, state = read(store, hash_)
-        if state == "submitted" and store.permits(hash_):
+        if state == "submitted" and store.delivered(hash_):
             state = lifecycle.check(state, "deliver", "hub")
             store.set_state(hash_, state)
-        if state != "in_review":
-            return state
         known, answered, quorum = store.hospitals(), store.permits(hash_), study.quorum
-        submitted = store.submission(hash_)[0]
-        within = quorum.reply_within
+        within, submitted = quorum.reply_within, store.submission(hash_)[0]
         over = within is not None and (datetime.now(UTC) - submitted).total_seconds() >= seconds(within)
-        if not known or (not over and not set(known) <= set(answered)):
+        if state == "submitted" and over:  # no hospital could be reached
+            state = lifecycle.check(state, "deliver", "hub")
+        if state != "in_review" or not known or (not over and not set(known) <= set(answered)):
             return state
-        permitted = [name for name in known if answered.get(name) is not None]
+        said = {name: kind for name, (kind, _, _) in store.answers(hash_).items()}
+        permitted = [name for name in known if answered.get(name) is not None and said.get(name) == "permitted"]
         action: lifecycle.Action = "permit_all" if quorum.met(permitted, len(known)) else "decline"
+        if "changes_asked" in said.values():
+            action = "ask_changes"
         after = lifecycle.check(state, action, "hub")
         store.set_state(hash_, after)
         return after
@@ -85,10 +127,11 @@ def permits(store: Store, hash_: str, over: bool = False) -> dict[str, Permit]:
     With `over` the run has ended under them: they were checked when they came, and may have expired since.
     """
     keys, found = store.hospitals(), store.permits(hash_)
+    left = {name for name, (kind, _, _) in store.answers(hash_).items() if kind != "permitted"}
     verified: dict[str, Permit] = {}
     for hospital, key in keys.items():
         envelope = found.get(hospital)
-        if envelope is None:
+        if envelope is None or hospital in left:
             continue
         if over:
             verified[hospital] = read_permit(envelope)
@@ -97,6 +140,35 @@ def permits(store: Store, hash_: str, over: bool = False) -> dict[str, Permit]:
         _current(permit, hash_)
         verified[hospital] = permit
     return verified
+
+
+def withdrawals(store: Store, hash_: str) -> dict[str, Permit]:
+    """Hospitals that permitted the study and left it → what they still allow with sums they were part of."""
+    found, keys = store.permits(hash_), store.hospitals()
+    rest: dict[str, Permit] = {}
+    for hospital, (kind, _, _) in store.answers(hash_).items():
+        envelope = found.get(hospital)
+        if kind == "withdrawn" and envelope is not None and hospital in keys:
+            rest[hospital] = verify(envelope, read_key(keys[hospital]), hospital)
+    return rest
+
+
+def proceed(store: Store, hash_: str) -> lifecycle.State:
+    """The proposer goes on without the hospitals that ask for changes, if enough others have permitted the study.
+
+    Raises LifecycleError, or DecisionRefused where too few have.
+    """
+    with store.transaction():
+        study, state = read(store, hash_)
+        after = lifecycle.check(state, "permit_all", "researcher")
+        if not study.quorum.met(list(permits(store, hash_)), len(store.hospitals())):
+            problem = Words(
+                "Too few hospitals have permitted it for the study's own quorum",
+                "연구의 정족수에 비해 허가한 병원이 너무 적습니다",
+            )
+            raise DecisionRefused(problem=problem)
+        store.set_state(hash_, after)
+    return after
 
 
 def advance(store: Store, hash_: str, action: lifecycle.Action, role: lifecycle.Role) -> lifecycle.State:

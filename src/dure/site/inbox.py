@@ -1,30 +1,59 @@
-"""Studies that wait for a hospital, and its answer: a signed permit, or no."""
+"""Studies that wait for a hospital, and its answer: a signed permit, a request for changes, no, or withdrawal."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from dure.errors import FileMissing, UnknownStudy
+from dure.errors import FileMissing, LifecycleError, UnknownStudy
 from dure.site.settings import Site
 from dure.study.method import Methods, find_method, source_hash
 from dure.study.permit import Grant, Permit, permitted_step, sign
 from dure.study.spec import Study, canonical_json
 
 VALID = timedelta(days=365)
-ANSWERS = ("permit.json", "declined")
+AnswerKind = Literal["permitted", "changes_asked", "declined", "withdrawn"]
 
 
-def receive(site: Site, study: Study) -> None:
-    """Put a study into the inbox; nothing is run by that."""
+@dataclass(frozen=True)
+class HospitalAnswer:
+    """What a hospital said to a study. `envelope` is its signed permit; of a withdrawal, the permit of nothing but
+    what still may be done with sums it was part of. `said` is for the researcher; `digest` names this very answer."""
+
+    study: str
+    kind: AnswerKind
+    envelope: dict[str, Any] | None = None
+    said: str = ""
+
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256(json.dumps([self.kind, self.envelope, self.said]).encode()).hexdigest()
+
+
+def receive(site: Site, study: Study, proposer: str = "") -> None:
+    """Put a study into the inbox; nothing is run by that. Approvals of the version that it replaces end here."""
     folder = _folder(site, study.hash)
     folder.mkdir(parents=True, exist_ok=True)
+    _write(folder / "proposer.json", json.dumps({"name": proposer}, ensure_ascii=False))
     _write(folder / "study.json", canonical_json(study))
-    site.audit.append("received", study=study.hash, title=study.title.en)
+    site.audit.append("received", study=study.hash, title=study.title.en, proposer=proposer)
+    if study.replaces and holds(site, study.replaces):
+        before = _folder(site, study.replaces)
+        _write(before / "replaced.json", json.dumps({"by": study.hash}))
+        void = own_permit(site, study.replaces) is not None
+        (before / "permit.json").unlink(missing_ok=True)
+        site.audit.append("replaced", study=study.replaces, by=study.hash, approval_void=void)
+
+
+def proposer(site: Site, hash_: str) -> str:
+    """Who proposed the study, as the hub said when it came; empty where it did not."""
+    path = _folder(site, hash_) / "proposer.json"
+    return str(json.loads(path.read_text(encoding="utf-8"))["name"]) if path.exists() else ""
 
 
 def holds(site: Site, hash_: str) -> bool:
@@ -40,44 +69,105 @@ def find(site: Site, given: str) -> str:
     return fitting[0]
 
 
+def replaced_by(site: Site, hash_: str) -> str | None:
+    """The version that took this one's place."""
+    path = _folder(site, hash_) / "replaced.json"
+    return str(json.loads(path.read_text(encoding="utf-8"))["by"]) if path.exists() else None
+
+
 def waiting(site: Site) -> list[Study]:
     """Studies without an answer."""
-    folders = [path.parent for path in sorted((site.folder / "inbox").glob("*/study.json"))]
-    return [_read(folder) for folder in folders if not any((folder / name).exists() for name in ANSWERS)]
+    return [study for study, kind, _ in decisions(site) if kind == "waiting"]
 
 
-def permit(site: Site, hash_: str, methods: Methods, grants: Iterable[Grant] = ()) -> dict[str, Any]:
-    """Sign a permit for the study as it lies in the inbox, bound to the methods as they are installed here."""
+def permit(
+    site: Site,
+    hash_: str,
+    methods: Methods,
+    grants: Iterable[Grant] = (),
+    valid: timedelta = VALID,
+    releases: int = 1,
+    boards: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """Sign a permit for the study as it lies in the inbox, bound to the methods as they are installed here.
+
+    Raises LifecycleError where a newer version has taken its place.
+    """
     study, given, now = study_of(site, hash_), frozenset(grants), datetime.now(UTC)
+    if replaced_by(site, hash_):
+        raise LifecycleError(action="permit", state="replaced", role="hospital", open="–")
     document = Permit(
         study=study.hash,
         hospital=site.hospital,
         methods={step.method: source_hash(find_method(step.method, methods)) for step in study.steps},
-        per_hospital="per_hospital" in given,
         steps={step.name: permitted_step(step) for step in study.steps},
         cohort=study.cohort_hash,
+        per_hospital="per_hospital" in given,
         difference="difference" in given,
         visible_updates="visible_updates" in given,
         limits=site.file.limits,
         rules=site.limits.model_dump(),
+        releases=releases,
+        boards=dict(boards or {}),
         issued=now,
-        expires=now + VALID,
+        expires=now + valid,
     )
     envelope = sign(document, site.signer())
     path = _folder(site, hash_) / "permit.json"
     _write(path, json.dumps(envelope))
-    path.with_name("declined").unlink(missing_ok=True)
-    site.audit.append("permitted", study=hash_, grants=sorted(given), expires=document.expires.isoformat())
+    path.with_name("answer.json").unlink(missing_ok=True)
+    site.audit.append(
+        "permitted",
+        study=hash_,
+        grants=sorted(given),
+        expires=document.expires.isoformat(),
+        boards=document.boards,
+        permit=digest_of(envelope),
+    )
     return envelope
 
 
-def decline(site: Site, hash_: str) -> None:
+def digest_of(envelope: Mapping[str, Any]) -> str:
+    """SHA-256 of an envelope's canonical JSON: how logs name a permit."""
+    return hashlib.sha256(json.dumps(envelope, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def decline(site: Site, hash_: str, said: str = "") -> None:
     """Say no; a permit signed earlier no longer holds here."""
+    _answer(site, hash_, "declined", said)
+
+
+def ask_changes(site: Site, hash_: str, said: str) -> None:
+    """Neither yes nor no: what the hospital wants changed first."""
+    _answer(site, hash_, "changes_asked", said)
+
+
+def withdraw(site: Site, hash_: str, said: str = "", difference: bool = False, keep_results: bool = False) -> None:
+    """Leave a study that was permitted; from now on nothing is answered.
+
+    `difference`: sums without this hospital may be opened although sums with it were; without it, what the study still
+    wanted of all hospitals cannot be computed any more. `keep_results`: results that its people are part of, and that
+    are not released yet, may be. Released results stay released.
+    """
+    now = datetime.now(UTC)
+    rest = Permit(
+        study=hash_,
+        hospital=site.hospital,
+        methods={},
+        difference=difference,
+        releases=int(keep_results),
+        issued=now,
+        expires=now + VALID,
+    )
+    _answer(site, hash_, "withdrawn", said, sign(rest, site.signer()))
+
+
+def _answer(site: Site, hash_: str, kind: AnswerKind, said: str, envelope: dict[str, Any] | None = None) -> None:
     folder = _folder(site, hash_)
     study_of(site, hash_)
-    (folder / "declined").touch()
+    _write(folder / "answer.json", json.dumps({"kind": kind, "said": said, "envelope": envelope}, ensure_ascii=False))
     (folder / "permit.json").unlink(missing_ok=True)
-    site.audit.append("declined", study=hash_)
+    site.audit.append(kind, study=hash_)
 
 
 def pause(site: Site, paused: bool) -> None:
@@ -92,18 +182,27 @@ def paused(site: Site) -> bool:
     return (site.folder / "paused").exists()
 
 
-def unsent(site: Site) -> list[tuple[str, dict[str, Any] | None, str]]:
-    """Decisions the hub has not taken yet: (study, signed permit or None for no, digest of the decision)."""
+def answer_of(site: Site, hash_: str) -> HospitalAnswer | None:
+    """What this hospital said, if it has."""
+    envelope = own_permit(site, hash_)
+    if envelope is not None:
+        return HospitalAnswer(hash_, "permitted", envelope)
+    path = _folder(site, hash_) / "answer.json"
+    if not path.exists():
+        return None
+    said = json.loads(path.read_text(encoding="utf-8"))
+    return HospitalAnswer(hash_, said["kind"], said["envelope"], said["said"])
+
+
+def unsent(site: Site) -> list[HospitalAnswer]:
+    """Answers that the hub has not taken yet."""
     found = []
-    for folder in sorted(path.parent for path in (site.folder / "inbox").glob("*/study.json")):
-        if not any((folder / name).exists() for name in ANSWERS):
+    for path in sorted((site.folder / "inbox").glob("*/study.json")):
+        given, mark = answer_of(site, f"sha256:{path.parent.name}"), path.parent / "sent.json"
+        if given is None:
             continue
-        hash_ = f"sha256:{folder.name}"
-        envelope = own_permit(site, hash_)
-        digest = hashlib.sha256(json.dumps(envelope).encode()).hexdigest()
-        mark = folder / "sent.json"
-        if not mark.exists() or json.loads(mark.read_text(encoding="utf-8"))["digest"] != digest:
-            found.append((hash_, envelope, digest))
+        if not mark.exists() or json.loads(mark.read_text(encoding="utf-8"))["digest"] != given.digest:
+            found.append(given)
     return found
 
 
@@ -113,15 +212,14 @@ def sent(site: Site, hash_: str, digest: str, problem: str = "") -> None:
 
 
 def decisions(site: Site) -> list[tuple[Study, str, str]]:
-    """(study, `waiting`, `permitted` or `declined`, what the hub said against it) for everything in the inbox."""
-    found = []
+    """(study, what was answered, `waiting` or `replaced`; what the hub said against it) for everything in the inbox."""
+    found: list[tuple[Study, str, str]] = []
     for path in sorted((site.folder / "inbox").glob("*/study.json")):
-        folder, mark = path.parent, path.parent / "sent.json"
-        said = next(
-            (word for name, word in zip(ANSWERS, ("permitted", "declined")) if (folder / name).exists()), "waiting"
-        )
+        hash_, mark = f"sha256:{path.parent.name}", path.parent / "sent.json"
+        given = answer_of(site, hash_)
+        kind = "replaced" if replaced_by(site, hash_) else given.kind if given else "waiting"
         problem = json.loads(mark.read_text(encoding="utf-8"))["problem"] if mark.exists() else ""
-        found.append((_read(folder), said, problem))
+        found.append((_read(path.parent), kind, problem))
     return found
 
 

@@ -29,10 +29,11 @@ from dure.federation.membership import HUB, Line
 from dure.federation.messages import Answer, Ask, error_data
 from dure.guard import certificates
 from dure.guard.journal import Journal
-from dure.site import inbox
+from dure.site import inbox, reviews
 from dure.site.settings import Site
 from dure.site.worker import Worker, preload, prepare
-from dure.study.packing import pack
+from dure.study.method import installed_methods
+from dure.study.packing import pack, unpack
 from dure.study.spec import Study
 
 VERSION = version("dure")
@@ -97,10 +98,17 @@ class SiteService:
         if topic == ASK:
             return self._ask(body)
         if topic == "study":
-            study = Study.model_validate(json.loads(body))
+            told = unpack(body)
+            study = Study.model_validate(json.loads(told["document"]))
             if not inbox.holds(self.site, study.hash):
-                inbox.receive(self.site, study)
+                inbox.receive(self.site, study, told["proposer"])
                 self.journal.say("study received", study=study.hash)
+                if study.replaces:
+                    self._drop(study.replaces)
+            return b""
+        if topic == "decision":
+            given = reviews.decide_shared(self.site, unpack(body), installed_methods())
+            self.journal.say("shared board decided", status=given.kind if given else "")
             return b""
         if topic == "stop":
             self._drop(body.decode())
@@ -176,18 +184,19 @@ class SiteService:
 
     def _hand_in(self) -> None:
         """Permits and refusals that the hub has not taken yet, and whether the hospital has paused."""
-        for hash_, envelope, digest in inbox.unsent(self.site):
-            body = {"study": hash_, "envelope": envelope}
+        for given in inbox.unsent(self.site):
+            hash_ = given.study
+            body = {"study": hash_, "kind": given.kind, "envelope": given.envelope, "said": given.said}
             try:
                 self._line.call("permit", pack(body))
             except (PermitError, LifecycleError, UnknownStudy, UnknownHospital) as error:  # the hub's last word
-                inbox.sent(self.site, hash_, digest, error.text("en"))
-                self.journal.say("permit refused by the hub", level="error", study=hash_, problem=error.text("en"))
+                inbox.sent(self.site, hash_, given.digest, error.text("en"))
+                self.journal.say("answer refused by the hub", level="error", study=hash_, problem=error.text("en"))
                 continue
-            inbox.sent(self.site, hash_, digest)
-            if envelope is None:
+            inbox.sent(self.site, hash_, given.digest)
+            if given.kind != "permitted":
                 self._drop(hash_)
-            self.journal.say("permit sent" if envelope else "refusal sent", study=hash_)
+            self.journal.say("answer sent", study=hash_, status=given.kind)
         paused = inbox.paused(self.site)
         if paused != self._told:
             self._line.call("pause", pack(paused))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 from securesystemslib.signer import CryptoSigner
 
 from dure.guard.audit import AuditLog
@@ -14,6 +14,7 @@ from dure.guard.keys import create_signer, read_signer
 from dure.guard.rules import DEFAULT, Limits, tighten
 from dure.study.document import Strict, read_document
 from dure.study.permit import key_document
+from dure.study.signed import public_key
 
 
 class Resources(Strict):
@@ -35,13 +36,36 @@ class Resources(Strict):
         return self.minutes * 60
 
 
+Board = Literal["irb", "drb"]
+OWN = "own"
+
+
 class SiteFile(Strict):
-    """`limits` may only tighten the alliance's rules. Paths are relative to the file."""
+    """`limits` may only tighten the alliance's rules. Paths are relative to the file.
+
+    `boards`: whose decision each gate needs: `own`, or the name of a board that several hospitals share, whose public
+    key then stands in `board_keys` (64 hexadecimal digits, from `dure review key`).
+    """
 
     hospital: str = Field(min_length=1)
     database: Path = Path("omop.duckdb")
     limits: dict[str, float] = Field(default_factory=dict)
     resources: Resources = Resources()
+    boards: dict[Board, str] = Field(default_factory=dict, validate_default=True)
+    board_keys: dict[str, str] = Field(default_factory=dict)
+
+    @field_validator("boards")
+    @classmethod
+    def _both_gates(cls, boards: dict[Board, str]) -> dict[Board, str]:
+        return {"irb": OWN, "drb": OWN, **boards}
+
+    @model_validator(mode="after")
+    def _known_boards(self) -> SiteFile:
+        for name in set(self.boards.values()) - {OWN}:
+            if name not in self.board_keys:
+                raise ValueError(f"the shared board '{name}' needs its key in `board_keys`")
+            public_key(self.board_keys[name])
+        return self
 
 
 class Site:

@@ -1,22 +1,17 @@
-"""A hospital's permit: what it allows for one study, signed with its Ed25519 key (DSSE envelope).
-
-DSSE: https://github.com/secure-systems-lab/dsse (protocol v1), through securesystemslib.
-"""
+"""A hospital's permit: what it allows for one study, signed with its Ed25519 key (`dure.study.signed`)."""
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError
-from securesystemslib.dsse import Envelope
-from securesystemslib.exceptions import VerificationError
 from securesystemslib.signer import Key, Signer, SSlibKey
 
 from dure.errors import PermitError
 from dure.language import Words
 from dure.study.document import Strict
+from dure.study.signed import Unsigned, seal, unseal
 from dure.study.spec import Step, Study
 
 PAYLOAD_TYPE = "application/vnd.dure.permit+json"
@@ -73,24 +68,16 @@ class Permit(Strict):
 
 def sign(permit: Permit, signer: Signer) -> dict[str, Any]:
     """The signed envelope as plain data."""
-    payload = json.dumps(permit.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
-    envelope = Envelope(payload.encode(), PAYLOAD_TYPE, {})
-    envelope.sign(signer)
-    data: dict[str, Any] = envelope.to_dict()
-    return data
+    return seal(permit, PAYLOAD_TYPE, signer)
 
 
 def verify(envelope: dict[str, Any], key: Key, hospital: str) -> Permit:
     """The permit inside an envelope truly signed by `hospital`'s key; raises PermitError."""
     try:
-        opened = Envelope.from_dict(json.loads(json.dumps(envelope)))
-        if opened.payload_type != PAYLOAD_TYPE:
-            raise _problem(hospital, "It is not a permit", "허가서가 아닙니다")
-        opened.verify([key], 1)
-        permit = Permit.model_validate_json(opened.payload)
-    except (VerificationError, ValueError, KeyError, TypeError) as error:
-        if isinstance(error, ValidationError):
-            raise _problem(hospital, "Its content cannot be read", "내용을 읽을 수 없습니다") from None
+        permit = unseal(envelope, PAYLOAD_TYPE, Permit, key)
+    except ValidationError:
+        raise _problem(hospital, "Its content cannot be read", "내용을 읽을 수 없습니다") from None
+    except Unsigned:
         raise _problem(hospital, "Its signature is not the hospital's", "병원의 서명이 아닙니다") from None
     if permit.hospital != hospital:
         raise _problem(hospital, "It was signed for another hospital", "다른 병원의 허가서입니다")
@@ -99,7 +86,7 @@ def verify(envelope: dict[str, Any], key: Key, hospital: str) -> Permit:
 
 def read_permit(envelope: dict[str, Any]) -> Permit:
     """What an envelope says, without asking who signed it: for one that was verified when it came."""
-    return Permit.model_validate_json(Envelope.from_dict(json.loads(json.dumps(envelope))).payload)
+    return unseal(envelope, PAYLOAD_TYPE, Permit, None)
 
 
 def check_permit(permit: Permit, study_hash: str, method: str, method_hash: str, now: datetime | None = None) -> None:

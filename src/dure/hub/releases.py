@@ -1,0 +1,191 @@
+"""The release queue: what wants to leave the run, with its context, until two people have approved exactly that.
+
+A decision binds the digest of what would be released; if that changes, because a hospital withdrew, it counts no more.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from dure.errors import DecisionRefused, LifecycleError
+from dure.federation.ledger import Fold, Outcome
+from dure.guard import permissions
+from dure.guard.permissions import Actor
+from dure.hub import studies
+from dure.hub.runs import results
+from dure.hub.store import Store
+from dure.language import Words
+from dure.study import lifecycle
+from dure.study.method import Methods
+from dure.study.result import Result, pack_result
+
+APPROVALS = 2
+"""People who have to approve a release."""
+CONTEXT: dict[str, Words] = {
+    "contents": Words("what the tables and figures show", "표와 그림이 보이는 것"),
+    "use": Words("what the results are for and who will read them", "결과의 용도와 읽을 사람"),
+}
+"""What has to be said with a request; a third of refused requests elsewhere lacked context."""
+SHORTEST = 20
+"""Characters that each part of the context has at least."""
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """What waits for release: the shown results by step and fold, what is left out and why, and who decided."""
+
+    study: str
+    title: Words
+    proposer: str
+    digest: str
+    shown: Mapping[tuple[str, str], Result]
+    left_out: Mapping[str, Words]
+    request: dict[str, Any] | None
+    decisions: tuple[dict[str, Any], ...]
+
+    @property
+    def approvals(self) -> int:
+        return sum(bool(decided["approves"]) for decided in self.decisions)
+
+
+def outcomes(store: Store, hash_: str, methods: Methods) -> tuple[Mapping[str, Outcome], dict[str, Words]]:
+    """What may be shown of a run, and step → why it is left out: a hospital withdrew before release and did not leave
+    its part in the results. What was released stays as it was then."""
+    found, study, released = results(store, hash_, methods), studies.read(store, hash_)[0], store.released(hash_)
+    kept = {name for name, rest in studies.withdrawals(store, hash_).items() if rest.releases}
+    gone = {
+        name
+        for name, (kind, _, when) in store.answers(hash_).items()
+        if kind in ("withdrawn", "declined") and name not in kept and (released is None or when < released[2])
+    }
+    shown: dict[str, Outcome] = {}
+    left_out: dict[str, Words] = {}
+    for name, outcome in found.items():
+        folds = dict(outcome.folds)
+        built_on = next((left_out[one] for one in study.lineage(name) if one in left_out), None)
+        for fold, told in folds.items():
+            people = {fold} if study.step(name).scope == "each" else set(outcome.hospitals) - {fold}
+            withdrawn = ", ".join(sorted(gone & {str(one) for one in people if one}))
+            why = Words(f"withdrawn: {withdrawn}", f"철회: {withdrawn}") if withdrawn else built_on
+            if told.released is not None and why is not None:
+                folds[fold] = Fold("refused", told.rounds, error=DecisionRefused(problem=why))
+                left_out[name] = why
+        shown[name] = replace(outcome, folds=folds)
+    return shown, left_out
+
+
+def waiting(store: Store, hash_: str, methods: Methods) -> Waiting:
+    """The study's place in the queue. Raises UnknownStudy, LifecycleError where it is not in release review."""
+    study, state = studies.read(store, hash_)
+    if state != "release_review":
+        raise LifecycleError(action="release", state=state, role="board", open="–")
+    found, left_out = outcomes(store, hash_, methods)
+    shown = shown_results(found)
+    digest = content_digest(shown)
+    return Waiting(
+        hash_,
+        study.title.words(),
+        store.submission(hash_)[1],
+        digest,
+        shown,
+        left_out,
+        store.release_request(hash_),
+        tuple(decided for decided in store.release_decisions(hash_) if decided["digest"] == digest),
+    )
+
+
+def shown_results(found: Mapping[str, Outcome]) -> dict[tuple[str, str], Result]:
+    """(step, fold) → what readers see of it."""
+    return {
+        (name, fold or ""): told.released
+        for name, outcome in found.items()
+        for fold, told in outcome.folds.items()
+        if told.released is not None
+    }
+
+
+def content_digest(shown: Mapping[tuple[str, str], Result]) -> str:
+    """`sha256:` over every shown Result, in order of step and fold."""
+    digest = hashlib.sha256()
+    for (step, fold), result in sorted(shown.items()):
+        data = pack_result(result)
+        digest.update(f"{step}\0{fold}\0{len(data)}\0".encode() + data)
+    return "sha256:" + digest.hexdigest()
+
+
+def queue(store: Store, methods: Methods, actor: Actor) -> list[Waiting]:
+    """Everything that waits for release. Raises NotPermitted."""
+    permissions.check(actor, "see_release")
+    return [waiting(store, hash_, methods) for hash_, _, state in store.studies() if state == "release_review"]
+
+
+def ask(store: Store, hash_: str, actor: Actor, context: Mapping[str, str]) -> None:
+    """The proposer asks for release and says what a reader has to know.
+
+    Raises NotPermitted, LifecycleError, or DecisionRefused where a part of the context is missing or too short.
+    """
+    permissions.check(actor, "ask_release", store.submission(hash_)[1])
+    state = studies.read(store, hash_)[1]
+    if state != "release_review":
+        raise LifecycleError(action="release", state=state, role="researcher", open="–")
+    for part, words in CONTEXT.items():
+        if len(context.get(part, "").strip()) < SHORTEST:
+            raise DecisionRefused(
+                problem=Words(
+                    f"It has to say {words.en} (`{part}`, at least {SHORTEST} characters)",
+                    f"{words.ko}을(를) 적어야 합니다(`{part}`, {SHORTEST}자 이상)",
+                )
+            )
+    kept = {part: context[part].strip() for part in CONTEXT}
+    store.put_release_request(hash_, kept, actor.name, actor.organisation)
+    store.put_event(hash_, "release asked", {"by": actor.name})
+
+
+def decide(
+    store: Store, hash_: str, actor: Actor, digest: str, approves: bool, methods: Methods, said: str = ""
+) -> lifecycle.State:
+    """One person's decision on exactly what `digest` names; the study's state afterwards.
+
+    Two people approve; one refusal sends the study back to its proposer. Whoever holds a hub without accounts decides
+    alone, and the record says so. Raises NotPermitted, LifecycleError, DecisionRefused.
+    """
+    proposer = store.submission(hash_)[1]
+    permissions.check(actor, "decide_release", proposer)
+    item = waiting(store, hash_, methods)
+    alone = actor.role == "owner"
+    if not digest or not item.digest.removeprefix("sha256:").startswith(digest.removeprefix("sha256:")):
+        raise _refused("What waits is not what was decided on", "기다리는 내용이 결정한 내용과 다릅니다")
+    if len(digest.removeprefix("sha256:")) < 8:
+        raise _refused("The digest is too short to name the content", "내용을 가리키기에 해시가 너무 짧습니다")
+    if not alone and proposer in (actor.organisation, actor.name):
+        raise _refused("Nobody decides on a study of their own", "자기 연구를 스스로 결정할 수 없습니다")
+    if not alone and item.request is None:
+        raise _refused("The proposer has not asked for release yet", "제안자가 아직 공개를 요청하지 않았습니다")
+    if not approves and not said.strip():
+        raise _refused("It gives no reason", "이유가 없습니다")
+    most = min((permit.releases for permit in studies.permits(store, hash_, over=True).values()), default=0)
+    before = store.released(hash_)
+    if approves and (before[1] if before else 0) >= most:
+        raise _refused(
+            "The hospitals' permits allow no further release", "병원들의 허가서가 더 이상의 공개를 허락하지 않습니다"
+        )
+    with store.transaction():
+        store.put_release_decision(hash_, item.digest, actor.name, actor.organisation, actor.role, approves, said)
+        store.put_event(hash_, "release approved" if approves else "release refused", {"by": actor.name})
+        decided = [one for one in store.release_decisions(hash_) if one["digest"] == item.digest]
+        action: lifecycle.Action = "refuse_release"
+        if approves:
+            if not alone and sum(bool(one["approves"]) for one in decided) < APPROVALS:
+                return "release_review"
+            action = "release"
+            store.put_released(hash_, item.digest)
+        state = studies.advance(store, hash_, action, "board")
+        store.put_event(hash_, "released" if action == "release" else "declined", {"digest": item.digest})
+    return state
+
+
+def _refused(en: str, ko: str) -> DecisionRefused:
+    return DecisionRefused(problem=Words(en, ko))
