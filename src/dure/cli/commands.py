@@ -11,7 +11,9 @@ import typer
 from rich.text import Text
 
 from dure.cli.office import hub_app
+from dure.cli.release import release_app
 from dure.cli.research import study_app
+from dure.cli.review import review_app
 from dure.cli.screen import Narrator, Unanswered, console, errors, say, show_error, show_remark, show_table
 from dure.cli.steward import site_app
 from dure.errors import DureError
@@ -33,6 +35,8 @@ app = typer.Typer(
 app.add_typer(study_app, name="study")
 app.add_typer(site_app, name="site")
 app.add_typer(hub_app, name="hub")
+app.add_typer(review_app, name="review")
+app.add_typer(release_app, name="release")
 
 
 def run(arguments: list[str]) -> int:

@@ -51,7 +51,7 @@ def preview(
 ) -> None:
     import polars as pl
 
-    from dure.client.preview import preview as look
+    from dure.federation.preview import preview as look
     from dure.study.method import installed_methods
     from dure.study.spec import read_study
 

@@ -101,6 +101,62 @@ def cancel(study: StudyName, member: MemberFolder) -> None:
     console.print(say("Cancelled.", "취소했습니다."))
 
 
+@study_app.command(
+    help=say(
+        "Replace a study by a new version; approvals of the old one end.",
+        "연구를 새 판으로 바꿉니다. 옛 판의 승인은 끝납니다.",
+    )
+)
+def revise(
+    study: StudyName,
+    document: Annotated[Path, typer.Argument(help=say("the new version (YAML)", "새 판(YAML)"))],
+    member: MemberFolder,
+) -> None:
+    from dure.client.alliance import Alliance
+    from dure.study.differences import differences
+    from dure.study.spec import read_study
+
+    new = read_study(document)
+    with Alliance(member) as alliance:
+        old, _ = alliance.document(study)
+        new = new.model_copy(update={"replaces": old.hash})
+        hash_ = alliance.submit(new)
+    for words in differences(old, new):
+        console.print(Text(f"  {words.say()}"))
+    console.print(Text(say(f"Submitted: {hash_}", f"제출했습니다: {hash_}"), style="bold green"))
+
+
+@study_app.command(
+    help=say(
+        "Go on without the hospitals that ask for changes, if enough have permitted it.",
+        "보완을 요청한 병원 없이 진행합니다. 충분한 병원이 허가했을 때만 됩니다.",
+    )
+)
+def proceed(study: StudyName, member: MemberFolder) -> None:
+    from dure.client.alliance import Alliance
+
+    with Alliance(member) as alliance:
+        alliance.proceed(study)
+    console.print(Text(say("Going on.", "진행합니다."), style="bold green"))
+
+
+@study_app.command(
+    name="ask-release",
+    help=say("Ask for the release of a finished study.", "끝난 연구의 결과 공개를 요청합니다."),
+)
+def ask_release(
+    study: StudyName,
+    member: MemberFolder,
+    contents: Annotated[str, typer.Option(help=say("what tables and figures show", "표와 그림이 보이는 것"))],
+    use: Annotated[str, typer.Option(help=say("what for, and who will read it", "용도와 읽을 사람"))],
+) -> None:
+    from dure.client.alliance import Alliance
+
+    with Alliance(member) as alliance:
+        alliance.ask_release(study, {"contents": contents, "use": use})
+    console.print(Text(say("Asked: two people decide.", "요청했습니다. 두 사람이 결정합니다."), style="bold green"))
+
+
 @study_app.command(help=say("Write the released results into a folder.", "공개된 결과를 폴더에 씁니다."))
 def fetch(
     study: StudyName,
@@ -123,7 +179,13 @@ def event_words(event: dict[str, Any]) -> Words:
         "submitted": Words(f"submitted by {event.get('by')}", f"{event.get('by')} 제출"),
         "delivered": Words(f"{hospital} has received it", f"{hospital}: 받음"),
         "permitted": Words(f"{hospital} permitted it", f"{hospital}: 허가"),
-        "declined": Words(f"{hospital} declined it", f"{hospital}: 거절"),
+        "declined": Words(f"{hospital or 'the board'} declined it", f"{hospital or '위원회'}: 거절"),
+        "changes_asked": Words(f"{hospital} asks for changes", f"{hospital}: 보완 요청"),
+        "withdrawn": Words(f"{hospital} has withdrawn", f"{hospital}: 철회"),
+        "release asked": Words(f"release asked by {event.get('by')}", f"{event.get('by')} 공개 요청"),
+        "release approved": Words(f"release approved by {event.get('by')}", f"{event.get('by')} 공개 승인"),
+        "release refused": Words(f"release refused by {event.get('by')}", f"{event.get('by')} 공개 거절"),
+        "archived": Words("archived", "보관"),
         "step": Words(f"step {step} begins", f"{step} 단계 시작"),
         "round": Words(f"{step}: round {event.get('round')}", f"{step}: {event.get('round')}번째 라운드"),
         "outcome": Words(f"step {step}: {outcome.en}", f"{step} 단계: {outcome.ko}"),
@@ -175,12 +237,15 @@ def _show_status(found: dict[str, Any]) -> None:
         "waiting": say("no answer yet", "아직 답 없음"),
         "permitted": say("permitted", "허가"),
         "declined": say("declined", "거절"),
+        "changes_asked": say("asks for changes", "보완 요청"),
+        "withdrawn": say("withdrawn", "철회"),
     }
     rows = [
         {
             "hospital": name,
             "status": answers[told["answer"]],
             "line": LINES[told["line"]].say(),
+            "reason": told["said"],
         }
         for name, told in found["hospitals"].items()
     ]

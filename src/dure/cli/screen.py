@@ -117,6 +117,11 @@ HEADINGS = {
     "joined": Words("joined", "가입"),
     "key": Words("key", "키"),
     "certificate": Words("certificate", "인증서"),
+    "proposed by": Words("proposed by", "제안자"),
+    "irb": Words("IRB", "IRB"),
+    "drb": Words("DRB", "DRB"),
+    "context": Words("context", "맥락"),
+    "approvals": Words("approvals", "승인"),
 }
 
 

@@ -95,6 +95,9 @@ DECISIONS = {
     "waiting": Words("waits for you", "결정 대기"),
     "permitted": Words("permitted", "허가함"),
     "declined": Words("declined", "거절함"),
+    "changes_asked": Words("changes asked", "보완 요청함"),
+    "withdrawn": Words("withdrawn", "철회함"),
+    "replaced": Words("replaced by a new version", "새 판으로 바뀜"),
 }
 
 

@@ -79,6 +79,23 @@ class Alliance:
             if over:
                 return
 
+    def document(self, study: str) -> tuple[Study, str]:
+        """A study as it was submitted, and who proposed it."""
+        found = self._ask("document", study=study)
+        return Study.model_validate_json(found["document"]), str(found["proposer"])
+
+    def proceed(self, study: str) -> None:
+        """Go on without the hospitals that ask for changes."""
+        self._ask("proceed", study=study)
+
+    def ask_release(self, study: str, context: dict[str, str]) -> None:
+        """Ask for release of a finished study, with what a reader has to know (`dure.hub.releases.CONTEXT`)."""
+        self._ask("release_ask", study=study, context=context)
+
+    def decide_shared(self, study: str, envelope: dict[str, Any]) -> None:
+        """Hand in the signed decision of a board that hospitals share."""
+        self._ask("decide_shared", study=study, envelope=envelope)
+
     def cancel(self, study: str) -> None:
         """Withdraw a study that one submitted; what is being computed is stopped."""
         self._ask("cancel", study=study)

@@ -72,8 +72,7 @@ def play(
 
 def _permitted(alliance: stage.Alliance, narrator: Narrator, at_hub: bool) -> None:
     """Every hospital reviews and signs; its service hands the permit in, or it is handed over here."""
-    study = alliance.study
-    narrator.line(Words(f"Study {study.hash[:19]}…", f"연구 {study.hash[:19]}…"))
+    narrator.line(Words(f"Study {alliance.study.hash[:19]}…", f"연구 {alliance.study.hash[:19]}…"))
     for hospital in alliance.sites:
         stage.permit(alliance, hospital, at_hub=at_hub)
         narrator.line(
@@ -99,7 +98,6 @@ def _told(
     seconds: dict[str, float],
 ) -> tuple[Story, dict[str, Any]]:
     """Compared, released and written down."""
-    study = alliance.study
     narrator.heading(Words("For comparison: each alone, and pooled", "비교: 각 병원 단독, 그리고 자료 모음"))
     narrator.line(
         Words(

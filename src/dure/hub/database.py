@@ -26,7 +26,7 @@ class Database(Protocol):
         ...
 
     def transaction(self) -> Any:
-        """A context in which all writes happen together or not at all."""
+        """A context in which all writes happen together or not at all; one inside another is part of it."""
         ...
 
     def close(self) -> None: ...
@@ -72,6 +72,9 @@ class Sqlite:
     @contextmanager
     def transaction(self) -> Iterator[None]:
         with self._lock:
+            if self._connection.in_transaction:
+                yield
+                return
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield
@@ -129,6 +132,9 @@ class Postgres:
     @contextmanager
     def transaction(self) -> Iterator[None]:
         with self._lock:
+            if self._inside:
+                yield
+                return
             self._run("BEGIN", ())
             self._inside = True
             try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from typing import Any, TypeVar
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from pydantic import BaseModel
 from securesystemslib.dsse import Envelope
 from securesystemslib.exceptions import VerificationError
@@ -49,8 +50,5 @@ def unseal(envelope: dict[str, Any], kind: str, model: type[Signed], key: Key | 
 
 def public_key(hexadecimal: str) -> Key:
     """The Ed25519 key of 64 hexadecimal digits; raises ValueError."""
-    if len(bytes.fromhex(hexadecimal)) != 32:
-        raise ValueError("an Ed25519 key has 64 hexadecimal digits")
-    data = {"keytype": "ed25519", "scheme": "ed25519", "keyval": {"public": hexadecimal.lower()}}
-    key: Key = SSlibKey.from_dict(hexadecimal[:16], data)
+    key: Key = SSlibKey.from_crypto(Ed25519PublicKey.from_public_bytes(bytes.fromhex(hexadecimal)))
     return key

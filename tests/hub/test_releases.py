@@ -1,0 +1,144 @@
+"""The release queue: context first, two people, exactly what they read, and what a withdrawal takes out of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dure.errors import DecisionRefused, LedgerBroken, LifecycleError, NotPermitted
+from dure.guard.permissions import Actor, owner
+from dure.hub import desk, releases, studies
+from dure.hub.runs import run_study
+from dure.site import inbox
+
+OFFICE = Actor("office", "office", "Alliance")
+BOARD = Actor("board", "drb", "Hungary")
+ASKER = Actor("Researcher", "researcher", "Researcher")
+CONTEXT = {
+    "contents": "Numbers of people at each step of selection, in all hospitals together.",
+    "use": "A first table for a paper; readers are the authors and reviewers.",
+}
+
+
+@pytest.fixture
+def ran(stage: Any, tmp_path: Path) -> Any:
+    """A study that waits for release; its proposer is the researcher."""
+    sites = stage.sites(tmp_path)
+    alliance = stage.join(tmp_path, sites, stage.study("attrition", "table_one"))
+    alliance.store._database.write("UPDATE study SET submitter = 'Researcher'")
+    run_study(alliance.store, alliance.study.hash, alliance.engine, stage.methods)
+    return alliance
+
+
+def waits(alliance: Any) -> releases.Waiting:
+    return releases.waiting(alliance.store, alliance.study.hash, alliance.methods)
+
+
+def decide(alliance: Any, actor: Actor, approves: bool = True, said: str = "", digest: str = "") -> str:
+    chosen = digest or waits(alliance).digest
+    return releases.decide(alliance.store, alliance.study.hash, actor, chosen, approves, alliance.methods, said)
+
+
+def test_two_people_release_what_the_proposer_asked_for(ran: Any) -> None:
+    with pytest.raises(DecisionRefused, match="not asked for release"):
+        decide(ran, OFFICE)
+    releases.ask(ran.store, ran.study.hash, ASKER, CONTEXT)
+    assert [item.study for item in releases.queue(ran.store, ran.methods, OFFICE)] == [ran.study.hash]
+    assert decide(ran, OFFICE) == "release_review"
+    assert decide(ran, OFFICE) == "release_review"  # the same person twice is one person
+    assert decide(ran, BOARD) == "released"
+    fetched = desk.released(ran.store, ran.study.hash, ran.methods)
+    assert {one["name"] for one in fetched["release"]["approved_by"]} == {"office", "board"}
+    assert fetched["release"]["context"] == CONTEXT
+    with pytest.raises(LifecycleError):
+        waits(ran)
+
+
+@pytest.mark.parametrize("part", list(releases.CONTEXT))
+def test_a_request_says_what_it_shows_and_what_for(ran: Any, part: str) -> None:
+    with pytest.raises(DecisionRefused, match=part):
+        releases.ask(ran.store, ran.study.hash, ASKER, CONTEXT | {part: "please"})
+
+
+def test_nobody_decides_on_their_own_study_and_a_refusal_has_reasons(ran: Any) -> None:
+    releases.ask(ran.store, ran.study.hash, ASKER, CONTEXT)
+    for actor in (Actor("friend", "drb", "Researcher"), Actor("Researcher", "office", "Alliance")):
+        with pytest.raises(DecisionRefused, match="own"):
+            decide(ran, actor)
+    for actor in (
+        ASKER,
+        Actor("c", "company", "Company"),
+        Actor("s", "steward", "Hungary"),
+        Actor("a", "auditor", "A"),
+    ):
+        with pytest.raises(NotPermitted):
+            decide(ran, actor)
+    with pytest.raises(NotPermitted):
+        releases.ask(ran.store, ran.study.hash, Actor("x", "researcher", "Somebody"), CONTEXT)
+    with pytest.raises(DecisionRefused, match="no reason"):
+        decide(ran, OFFICE, approves=False)
+    assert decide(ran, OFFICE, approves=False, said="Rows of one hospital can be told apart.") == "declined"
+    with pytest.raises(LifecycleError):
+        desk.released(ran.store, ran.study.hash, ran.methods)
+
+
+def test_an_approval_is_of_exactly_what_was_read(ran: Any) -> None:
+    releases.ask(ran.store, ran.study.hash, ASKER, CONTEXT)
+    read = waits(ran).digest
+    decide(ran, OFFICE)
+    site = ran.sites["Hungary"]
+    inbox.withdraw(site, ran.study.hash)
+    given = inbox.answer_of(site, ran.study.hash)
+    assert given is not None
+    studies.receive_answer(ran.store, ran.study.hash, "Hungary", given.kind, given.envelope, given.said)
+    item = waits(ran)
+    assert item.digest != read
+    assert set(item.left_out) == {"attrition", "table_one"}  # Hungary's people are part of both
+    assert item.approvals == 0
+    with pytest.raises(DecisionRefused, match="not what was decided"):
+        decide(ran, BOARD, digest=read)
+
+
+def test_a_hospital_that_leaves_may_leave_its_part_in_the_results(ran: Any) -> None:
+    releases.ask(ran.store, ran.study.hash, ASKER, CONTEXT)
+    read = waits(ran).digest
+    site = ran.sites["Hungary"]
+    inbox.withdraw(site, ran.study.hash, keep_results=True)
+    given = inbox.answer_of(site, ran.study.hash)
+    assert given is not None
+    studies.receive_answer(ran.store, ran.study.hash, "Hungary", given.kind, given.envelope, given.said)
+    assert waits(ran).digest == read
+
+
+def test_a_withdrawal_after_release_is_told_and_changes_nothing(ran: Any) -> None:
+    decide(ran, owner("hub"))
+    before = desk.released(ran.store, ran.study.hash, ran.methods)
+    site = ran.sites["Switzerland"]
+    inbox.withdraw(site, ran.study.hash)
+    given = inbox.answer_of(site, ran.study.hash)
+    assert given is not None
+    studies.receive_answer(ran.store, ran.study.hash, "Switzerland", given.kind, given.envelope, given.said)
+    after = desk.released(ran.store, ran.study.hash, ran.methods)
+    assert after["steps"] == before["steps"]
+    assert set(after["release"]["withdrawn"]) == {"Switzerland"}
+
+
+def test_permits_say_how_often_results_are_released(ran: Any, stage: Any) -> None:
+    site = ran.sites["Cleveland"]
+    envelope = inbox.permit(site, ran.study.hash, stage.methods, stage_grants(), releases=0)
+    ran.store.put_permit(ran.study.hash, "Cleveland", envelope)
+    with pytest.raises(DecisionRefused, match="no further release"):
+        decide(ran, owner("hub"))
+
+
+def stage_grants() -> tuple[Any, ...]:
+    return ("per_hospital", "difference")
+
+
+def test_what_is_fetched_is_what_was_approved(ran: Any) -> None:
+    decide(ran, owner("hub"))
+    ran.store._database.write("UPDATE released SET digest = ?", ("sha256:" + "0" * 64,))
+    with pytest.raises(LedgerBroken):
+        desk.released(ran.store, ran.study.hash, ran.methods)

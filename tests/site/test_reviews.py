@@ -1,0 +1,240 @@
+"""A hospital's review: two gates, own or shared, and a permit of what both allowed; a new version starts again."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from securesystemslib.signer import CryptoSigner
+
+from dure.errors import DecisionRefused, LifecycleError, NotPermitted, PermitError
+from dure.federation.messages import Answer, Ask
+from dure.guard.permissions import Actor, owner
+from dure.site import inbox, reviews
+from dure.site.runner import Runner
+from dure.site.settings import Site
+from dure.study.board import Decision, sign_decision
+from dure.study.permit import read_permit
+
+IRB = Actor("ethics", "irb", "Cleveland")
+DRB = Actor("data", "drb", "Cleveland")
+STEWARD = Actor("steward", "steward", "Cleveland")
+
+
+@pytest.fixture
+def site(stage: Any, tmp_path: Path) -> Site:
+    found: Site = stage.sites(tmp_path, "Cleveland")["Cleveland"]
+    inbox.receive(found, stage.study("attrition"), "Researcher")
+    return found
+
+
+@pytest.fixture
+def hash_(stage: Any) -> str:
+    return str(stage.study("attrition").hash)
+
+
+def permitted(site: Site, hash_: str) -> Any:
+    envelope = inbox.own_permit(site, hash_)
+    assert envelope is not None
+    return read_permit(envelope)
+
+
+def test_one_boards_approval_signs_nothing_and_two_sign_what_both_allowed(stage: Any, site: Site, hash_: str) -> None:
+    both, one = ("per_hospital", "difference"), ("per_hospital",)
+    assert reviews.decide(site, hash_, IRB, "irb", "approve", stage.methods, grants=both, days=30, releases=2) is None
+    assert inbox.own_permit(site, hash_) is None
+    assert reviews.open_gates(site, hash_) == ["drb"]
+    answer = reviews.decide(site, hash_, DRB, "drb", "approve", stage.methods, grants=one, days=90)
+    assert answer is not None
+    assert answer.kind == "permitted"
+    permit = permitted(site, hash_)
+    assert permit.grants() == {"per_hospital"}
+    assert (permit.releases, set(permit.boards)) == (1, {"irb", "drb"})
+    assert timedelta(days=29) < permit.expires - datetime.now(UTC) < timedelta(days=31)
+
+
+def test_a_board_decides_for_itself_alone(stage: Any, site: Site, hash_: str) -> None:
+    for actor, board in ((IRB, "drb"), (DRB, "irb"), (STEWARD, "irb"), (STEWARD, "drb")):
+        with pytest.raises(NotPermitted):
+            reviews.decide(site, hash_, actor, board, "approve", stage.methods)  # type: ignore[arg-type]
+    assert reviews.open_gates(site, hash_) == ["irb", "drb"]
+
+
+@pytest.mark.parametrize(("verdict", "kind"), [("ask", "changes_asked"), ("decline", "declined")])
+def test_a_board_that_does_not_approve_gives_its_reasons(
+    stage: Any, site: Site, hash_: str, verdict: Any, kind: str
+) -> None:
+    with pytest.raises(DecisionRefused, match="no reason"):
+        reviews.decide(site, hash_, IRB, "irb", verdict, stage.methods)
+    answer = reviews.decide(site, hash_, IRB, "irb", verdict, stage.methods, said="Say how long data are kept.")
+    assert answer is not None
+    assert (answer.kind, answer.said, answer.envelope) == (kind, "Say how long data are kept.", None)
+
+
+def test_a_board_may_change_its_mind_before_and_after_the_permit(stage: Any, site: Site, hash_: str) -> None:
+    reviews.decide(site, hash_, IRB, "irb", "ask", stage.methods, said="Why cholesterol?")
+    reviews.decide(site, hash_, IRB, "irb", "approve", stage.methods)
+    answer = reviews.decide(site, hash_, DRB, "drb", "approve", stage.methods)
+    assert answer is not None
+    assert answer.kind == "permitted"
+    answer = reviews.decide(site, hash_, DRB, "drb", "decline", stage.methods, said="A complaint came in.")
+    assert answer is not None
+    assert answer.kind == "withdrawn"
+    reply = Answer.from_bytes(
+        Runner(site, stage.methods).answer(Ask("run", hash_, "attrition", 0, ("Cleveland",)).to_bytes())
+    )
+    assert reply.error["code"] == "permit-error"
+
+
+def test_withdrawal_is_a_signed_permit_of_nothing_but_the_rest(stage: Any, site: Site, hash_: str) -> None:
+    with pytest.raises(LifecycleError):
+        reviews.withdraw(site, hash_, STEWARD)  # nothing was permitted
+    inbox.permit(site, hash_, stage.methods, ("per_hospital", "difference"))
+    reviews.withdraw(site, hash_, STEWARD, "The board asked for it.", difference=True)
+    answer = inbox.answer_of(site, hash_)
+    assert answer is not None
+    assert answer.envelope is not None
+    rest = read_permit(answer.envelope)
+    assert (answer.kind, rest.steps, rest.methods, rest.releases) == ("withdrawn", {}, {}, 0)
+    assert rest.grants() == {"difference"}
+
+
+def test_a_new_version_voids_every_approval_and_says_what_changed(stage: Any, site: Site, hash_: str) -> None:
+    inbox.permit(site, hash_, stage.methods)
+    new = stage.study("attrition", "model").model_copy(update={"replaces": hash_})
+    inbox.receive(site, new, "Researcher")
+    assert inbox.own_permit(site, hash_) is None
+    assert inbox.replaced_by(site, hash_) == new.hash
+    with pytest.raises(LifecycleError, match="replaced"):
+        reviews.decide(site, hash_, IRB, "irb", "approve", stage.methods)
+    with pytest.raises(LifecycleError, match="replaced"):
+        inbox.permit(site, hash_, stage.methods)
+    assert {study.hash: kind for study, kind, _ in inbox.decisions(site)} == {hash_: "replaced", new.hash: "waiting"}
+    assert reviews.open_gates(site, new.hash) == ["irb", "drb"]
+
+
+# ── a board that several hospitals share ──
+
+
+@pytest.fixture
+def board() -> CryptoSigner:
+    return CryptoSigner.generate_ed25519()
+
+
+def sharing(site: Site, board: CryptoSigner) -> Site:
+    path = site.folder / "site.yaml"
+    written = yaml.safe_load(path.read_text(encoding="utf-8"))
+    written |= {
+        "boards": {"drb": "Joint board"},
+        "board_keys": {"Joint board": board.public_key.keyval["public"]},
+    }
+    path.write_text(yaml.safe_dump(written), encoding="utf-8")
+    return Site(site.folder)
+
+
+def decision(hash_: str, **changes: Any) -> Decision:
+    true: dict[str, Any] = {
+        "study": hash_,
+        "board": "drb",
+        "verdict": "approve",
+        "name": "Joint board",
+        "hospitals": ("Cleveland", "Hungary"),
+        "by": "Joint board",
+        "at": datetime.now(UTC),
+    }
+    return Decision(**(true | changes))
+
+
+def test_a_shared_boards_signature_opens_the_gate_of_hospitals_that_named_it(
+    stage: Any, site: Site, hash_: str, board: CryptoSigner
+) -> None:
+    site = sharing(site, board)
+    reviews.decide(site, hash_, IRB, "irb", "approve", stage.methods)
+    with pytest.raises(DecisionRefused, match="shared board"):
+        reviews.decide(site, hash_, DRB, "drb", "approve", stage.methods)
+    answer = reviews.decide_shared(site, sign_decision(decision(hash_), board), stage.methods)
+    assert answer is not None
+    assert answer.kind == "permitted"
+    assert permitted(site, hash_).boards["drb"].startswith("Joint board ")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"hospitals": ("Hungary",)}, {"name": "Another board"}, {"board": "irb"}],
+    ids=["not-for-us", "another-board", "another-gate"],
+)
+def test_a_shared_boards_decision_for_others_opens_nothing(
+    stage: Any, site: Site, hash_: str, board: CryptoSigner, changes: dict[str, Any]
+) -> None:
+    site = sharing(site, board)
+    with pytest.raises(DecisionRefused):
+        reviews.decide_shared(site, sign_decision(decision(hash_, **changes), board), stage.methods)
+    assert reviews.open_gates(site, hash_) == ["irb", "drb"]
+
+
+def test_a_decision_signed_by_somebody_else_or_older_than_the_last_opens_nothing(
+    stage: Any, site: Site, hash_: str, board: CryptoSigner
+) -> None:
+    site = sharing(site, board)
+    forged = sign_decision(decision(hash_), CryptoSigner.generate_ed25519())
+    with pytest.raises(DecisionRefused, match="signature"):
+        reviews.decide_shared(site, forged, stage.methods)
+    old = sign_decision(decision(hash_, at=datetime.now(UTC) - timedelta(days=1)), board)
+    no = sign_decision(decision(hash_, verdict="decline", said="No."), board)
+    reviews.decide_shared(site, no, stage.methods)
+    reviews.decide_shared(site, old, stage.methods)  # a recording of an earlier yes
+    answer = inbox.answer_of(site, hash_)
+    assert answer is not None
+    assert answer.kind == "declined"
+
+
+# ── one changed byte ──
+
+
+def test_one_changed_byte_of_permit_or_study_and_the_runner_refuses(stage: Any, site: Site, hash_: str) -> None:
+    inbox.permit(site, hash_, stage.methods, ("per_hospital",))
+    site.database.unlink()  # whoever reads a row fails with another error
+    folder = site.folder / "inbox" / hash_.removeprefix("sha256:")
+    question = Ask("run", hash_, "attrition", 0, ("Cleveland", "Hungary", "Switzerland")).to_bytes()
+    runner = Runner(site, stage.methods)
+    assert Answer.from_bytes(runner.answer(question)).error["code"] == "file-missing"
+    for name in ("permit.json", "study.json"):
+        path = folder / name
+        true = path.read_bytes()
+        meaning = json.loads(true)
+        tried = 0
+        for place in range(0, len(true), max(1, len(true) // 400)):
+            changed = true[:place] + bytes([true[place] ^ 0x01]) + true[place + 1 :]
+            try:
+                if json.loads(changed) == meaning:
+                    continue  # the same document, written in another way
+            except ValueError:
+                pass
+            tried += 1
+            path.write_bytes(changed)
+            code = Answer.from_bytes(runner.answer(question)).error["code"]
+            assert code != "file-missing", (name, place, changed[max(0, place - 20) : place + 20])
+        path.write_bytes(true)
+        assert tried > 100
+    assert Answer.from_bytes(runner.answer(question)).error["code"] == "file-missing"
+
+
+def test_whoever_holds_a_folder_without_accounts_decides_for_both_boards(stage: Any, site: Site, hash_: str) -> None:
+    reviews.decide(site, hash_, owner("Cleveland"), "irb", "approve", stage.methods)
+    answer = reviews.decide(site, hash_, owner("Cleveland"), "drb", "approve", stage.methods)
+    assert answer is not None
+    assert answer.kind == "permitted"
+
+
+def test_a_permit_of_another_hospitals_key_is_not_this_ones(stage: Any, site: Site, hash_: str, tmp_path: Path) -> None:
+    other: Site = stage.sites(tmp_path / "other", "Hungary")["Hungary"]
+    inbox.receive(other, stage.study("attrition"))
+    envelope = inbox.permit(other, hash_, stage.methods)
+    from dure.study.permit import verify
+
+    with pytest.raises(PermitError):
+        verify(envelope, site.signer().public_key, "Hungary")
