@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dure.errors import DureError, LifecycleError, PermitError, UnknownHospital, UnknownMethod
+from dure.errors import DecisionRefused, DureError, LifecycleError, PermitError, UnknownHospital, UnknownMethod
 from dure.guard.keys import create_signer
 from dure.hub import studies
 from dure.hub.runs import run_study
@@ -184,3 +184,70 @@ def test_a_hospital_cannot_join_again_with_another_key(submitted: Any, tmp_path:
     with pytest.raises(sqlite3.IntegrityError):
         submitted.store.add_hospital("Cleveland", thief)
     assert submitted.store.hospitals()["Cleveland"] == submitted.sites["Cleveland"].public_key()
+
+
+# ── changes, versions, withdrawal ──
+
+
+def said(alliance: Any, hospital: str, kind: str, words: str = "", **withdrawal: bool) -> None:
+    """A hospital's answer, given there and handed in."""
+    site, hash_ = alliance.sites[hospital], alliance.study.hash
+    if kind == "changes_asked":
+        inbox.ask_changes(site, hash_, words)
+    elif kind == "withdrawn":
+        inbox.withdraw(site, hash_, words, **withdrawal)
+    else:
+        inbox.decline(site, hash_, words)
+    given = inbox.answer_of(site, hash_)
+    assert given is not None
+    studies.receive_answer(alliance.store, hash_, hospital, given.kind, given.envelope, given.said)
+
+
+def test_a_hospital_that_asks_for_changes_gives_the_turn_to_the_proposer(stage: Any, submitted: Any) -> None:
+    said(submitted, "Hungary", "changes_asked", "How long are data kept?")
+    assert state(submitted) == "in_review"  # the others have not answered yet
+    for hospital in ("Cleveland", "Switzerland", "VA Long Beach"):
+        answer(submitted, hospital, signed(stage, submitted, hospital))
+    assert state(submitted) == "changes_asked"
+    assert submitted.store.answers(submitted.study.hash)["Hungary"][:2] == ("changes_asked", "How long are data kept?")
+    answer(submitted, "Hungary", signed(stage, submitted, "Hungary"))  # it talked with the proposer
+    assert state(submitted) == "permitted"
+
+
+def test_the_proposer_may_go_on_without_it_if_enough_permitted(stage: Any, submitted: Any) -> None:
+    for hospital in ("Cleveland", "Switzerland"):
+        answer(submitted, hospital, signed(stage, submitted, hospital))
+        said(submitted, "VA Long Beach", "declined", "No.")
+    said(submitted, "Hungary", "changes_asked", "Why?")
+    assert state(submitted) == "changes_asked"
+    with pytest.raises(DecisionRefused, match="Too few"):
+        studies.proceed(submitted.store, submitted.study.hash)
+    answer(submitted, "VA Long Beach", signed(stage, submitted, "VA Long Beach"))
+    assert state(submitted) == "changes_asked"
+    assert studies.proceed(submitted.store, submitted.study.hash) == "permitted"
+    assert set(studies.permits(submitted.store, submitted.study.hash)) == {"Cleveland", "Switzerland", "VA Long Beach"}
+
+
+def test_a_new_version_ends_the_old_one_and_only_its_proposer_makes_one(stage: Any, submitted: Any) -> None:
+    answer(submitted, "Cleveland", signed(stage, submitted, "Cleveland"))
+    new = stage.study("attrition", "model").model_copy(update={"replaces": submitted.study.hash})
+    with pytest.raises(DecisionRefused, match="Only who proposed"):
+        studies.submit(submitted.store, new, stage.methods, "Somebody")
+    assert state(submitted) == "in_review"
+    studies.submit(submitted.store, new, stage.methods)
+    assert state(submitted) == "replaced"
+    assert studies.permits(submitted.store, new.hash) == {}
+    with pytest.raises(LifecycleError, match="replaced"):
+        answer(submitted, "Hungary", signed(stage, submitted, "Hungary"))
+    third = new.model_copy(update={"replaces": submitted.study.hash, "documents": ()})
+    with pytest.raises(LifecycleError):  # that one has been replaced already
+        studies.submit(submitted.store, third, stage.methods)
+
+
+def test_a_hospital_that_left_takes_no_part_any_more(stage: Any, submitted: Any) -> None:
+    for hospital in submitted.sites:
+        answer(submitted, hospital, signed(stage, submitted, hospital))
+    said(submitted, "Hungary", "withdrawn", "The board asked for it.", difference=True)
+    assert set(studies.permits(submitted.store, submitted.study.hash)) == {"Cleveland", "Switzerland", "VA Long Beach"}
+    rest = studies.withdrawals(submitted.store, submitted.study.hash)
+    assert {name: permit.grants() for name, permit in rest.items()} == {"Hungary": {"difference"}}

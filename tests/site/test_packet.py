@@ -1,0 +1,93 @@
+"""The packet a board reads: nothing is left out of it in either language, and a new version opens with what changed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from dure.demo import offices
+from dure.federation.preview import preview
+from dure.guard.rules import DEFAULT, RULES
+from dure.site.packet import APPLICATION, NOT_STATED, RECORD, packet
+from dure.study.document import Bilingual
+from dure.study.method import installed_methods
+from dure.study.spec import Application, Study, read_study
+
+METHODS = installed_methods()
+
+
+@pytest.fixture
+def study() -> Study:
+    found = read_study(offices.STUDY)
+    return found.model_copy(update={"steps": tuple(found.step(name) for name in ("attrition", "model", "table_one"))})
+
+
+def read(study: Study, language: Any, **more: Any) -> str:
+    return packet(study, METHODS, DEFAULT, hospital="Hungary", proposer="Company", language=language, **more)
+
+
+@pytest.mark.parametrize("language", ["en", "ko"])
+def test_it_names_every_item_every_array_and_every_rule(study: Study, language: Any) -> None:
+    text = read(study, language)
+    assert study.hash in text
+    assert "Company" in text
+    for name, variable in study.variables.items():
+        assert f"`{name}`" in text
+        assert variable.label.words().say(language) in text
+    sent, needed = preview(study, METHODS, ("H1", "H2", "H3", "H4"))
+    for array in sent:
+        assert f"| `{array.step}` | `{array.array}` | {'×'.join(map(str, array.shape)) or '1'} |" in text
+    assert set(needed) == {"per_hospital"}
+    assert "`per_hospital`" in text
+    for rule in RULES.values():
+        assert rule.says.say(language) in text
+    for heading in APPLICATION.values():
+        assert f"## {heading.say(language)}" in text
+    for item in RECORD:
+        assert item.say(language) in text
+    assert "28-2" in text if language == "en" else "제28조의2" in text
+
+
+@pytest.mark.parametrize("language", ["en", "ko"])
+def test_what_the_proposer_did_not_say_is_said_to_be_missing(study: Study, language: Any) -> None:
+    said = {name: Bilingual(en=f"english {name}", ko=f"한국어 {name}") for name in APPLICATION}
+    told = study.model_copy(update={"application": Application(**said)})
+    assert NOT_STATED.say(language) in read(study, language)
+    assert NOT_STATED.say(language) not in read(told, language)
+    for text in said.values():
+        assert text.words().say(language) in read(told, language)
+
+
+@pytest.mark.parametrize("language", ["en", "ko"])
+def test_a_new_version_opens_with_its_differences(study: Study, language: Any) -> None:
+    formula = "disease ~ age + sex + cholesterol"
+    steps = tuple(
+        step.model_copy(update={"parameters": {**step.parameters, "formula": formula}})
+        if step.name == "model"
+        else step
+        for step in study.steps[:2]
+    )
+    criteria = (study.cohort.criteria[0].model_copy(update={"age": {"at_least": 40}}), *study.cohort.criteria[1:])
+    new = Study.model_validate(
+        {
+            **study.model_dump(mode="json"),
+            "steps": [step.model_dump(mode="json") for step in steps],
+            "cohort": study.cohort.model_copy(update={"criteria": criteria}).model_dump(mode="json", warnings=False),
+            "replaces": study.hash,
+        }
+    )
+    text = read(new, language, before=study)
+    changed = text.split("\n## ")[1]
+    assert study.hash[:19] in changed
+    assert formula in changed
+    assert "table_one" in changed
+    assert "Aged 18 or older" in changed
+    assert "40" in changed
+    assert "cholesterol" not in changed.replace(formula, "")  # variables did not change
+
+
+def test_versions_that_say_the_same_have_no_differences(study: Study) -> None:
+    from dure.study.differences import differences
+
+    assert differences(study, study.model_copy(update={"replaces": study.hash})) == []
