@@ -11,6 +11,7 @@ import typer
 from rich.text import Text
 
 from dure.cli.office import hub_app
+from dure.cli.people import add_to as add_people
 from dure.cli.research import study_app
 from dure.cli.screen import Narrator, Unanswered, console, errors, say, show_error, show_remark, show_table
 from dure.cli.steward import site_app
@@ -33,6 +34,7 @@ app = typer.Typer(
 app.add_typer(study_app, name="study")
 app.add_typer(site_app, name="site")
 app.add_typer(hub_app, name="hub")
+add_people(app)
 
 
 def run(arguments: list[str]) -> int:
