@@ -162,8 +162,11 @@ def audit(folder: Annotated[Path, typer.Argument(help=say("the hospital's folder
 
 @hub_app.command(help=say("Studies at the hub and where they stand.", "허브의 연구와 상태."))
 def status(store: Annotated[Path, typer.Option(help=say("the hub's folder or file", "허브의 폴더 또는 파일"))]) -> int:
+    from dure.guard.acting import acting
     from dure.hub.entry import main as hub
 
+    if (store / "hub.json").is_file():
+        acting(store)  # what it says where nobody is signed in is shown as everywhere
     return hub(["status", "--store", str(store)])
 
 

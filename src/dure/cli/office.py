@@ -173,6 +173,30 @@ def release(folder: HubFolder, study: StudyName) -> None:
     console.print(Text(say(f"Released: {hash_[:19]}", f"공개했습니다: {hash_[:19]}"), style="bold green"))
 
 
+@hub_app.command(
+    name="cancel",
+    help=say(
+        "Withdraw a study for the alliance; what is being computed stops.",
+        "연합으로서 연구를 취소합니다. 계산도 멈춥니다.",
+    ),
+)
+def cancel_study(folder: HubFolder, study: StudyName) -> None:
+    from dure.guard.acting import may
+    from dure.hub import desk
+    from dure.hub.authority import read_hub
+    from dure.hub.store import Store
+
+    hub = read_hub(folder)
+    store = Store(hub.place)
+    try:
+        hash_ = desk.find(store, study)
+        desk.withdraw(store, hash_, may(folder, "cancel", store.submission(hash_)[1]))
+        store.put_event(hash_, "cancelled", {"by": hub.alliance})
+    finally:
+        store.close()
+    console.print(Text(say(f"Cancelled: {hash_[:19]}", f"취소했습니다: {hash_[:19]}"), style="bold"))
+
+
 def _aside(words: Words) -> None:
     """Beside the output proper, so that a token can be piped."""
     sys.stderr.write(words.say() + "\n")
