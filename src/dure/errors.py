@@ -18,6 +18,9 @@
     ├── LifecycleError        this step of a study's life is not open now, or not to this person
     ├── NotPermitted          the permissions table does not give this to the person's role
     ├── DecisionRefused       a board's or a release's decision cannot be taken as it is
+    ├── BoardsDecide          a hospital with accounts signs no permit past its boards
+    ├── AccountError          who somebody is, and whether they may sign in
+    │   └── NotSignedIn · SignInRefused · TooManyAttempts · WeakPassword · AccountConflict
     ├── MembershipError       the hub and a member do not come together
     │   └── TokenRefused · MessageRefused · ProtocolMismatch · HubUnreachable · NotAMember · MemberConflict · KeyExposed
     └── SiteError             a hospital could not answer
@@ -537,6 +540,73 @@ class DecisionRefused(DureError):
     )
 
 
+class BoardsDecide(DureError):
+    what = Words("'{name}' cannot sign a permit directly.", "'{name}'은(는) 허가서에 바로 서명할 수 없습니다.")
+    why = Words(
+        "This hospital has accounts, so its boards decide on every study, each for itself.",
+        "이 병원에는 계정이 있으므로 연구마다 위원회들이 각자 결정합니다.",
+    )
+    remedy = Words(
+        "Let each board decide: dure review list, then dure review approve.",
+        "위원회가 각자 결정하게 하십시오: dure review list, 그다음 dure review approve.",
+    )
+
+
+# ── people and their accounts ────────────────────────────────────────────────────────────────────
+
+
+class AccountError(DureError):
+    """Who somebody is, and whether they may sign in."""
+
+
+class NotSignedIn(AccountError):
+    what = Words("Nobody is signed in here.", "로그인한 사람이 없습니다.")
+    why = Words(
+        "There are accounts, and no session of one, or it is over (30 minutes without use, 12 hours at most).",
+        "계정이 있는데 세션이 없거나 끝났습니다(30분 동안 쓰지 않거나 12시간이 지나면 끝납니다).",
+    )
+    remedy = Words("Sign in: {command}", "로그인하십시오: {command}")
+
+
+class SignInRefused(AccountError):
+    what = Words("Signing in did not succeed.", "로그인하지 못했습니다.")
+    why = Words(
+        "The name and the password do not belong to an account that is open here.",
+        "이름과 암호가 여기서 열려 있는 계정과 맞지 않습니다.",
+    )
+    remedy = Words(
+        "Check both and try again; whoever keeps the accounts can set a new password (dure people password).",
+        "둘 다 확인하고 다시 해 보십시오. 계정 담당자가 새 암호를 정할 수 있습니다(dure people password).",
+    )
+
+
+class TooManyAttempts(AccountError):
+    what = Words("Signing in is closed for {minutes} more minutes.", "앞으로 {minutes}분 동안 로그인할 수 없습니다.")
+    why = Words(
+        "There were too many failed attempts in the last quarter of an hour.",
+        "지난 15분 동안 실패한 시도가 너무 많았습니다.",
+    )
+    remedy = Words(
+        "Wait, then try once more; attempts made meanwhile are not counted.",
+        "기다렸다가 한 번 더 해 보십시오. 그동안의 시도는 세지 않습니다.",
+    )
+
+
+class WeakPassword(AccountError):
+    what = Words("This password is not taken.", "이 암호는 쓸 수 없습니다.")
+    why = Words("{problem}.", "{problem}.")
+    remedy = Words(
+        "Choose at least {least} characters that are not easily guessed; several words are good.",
+        "쉽게 짐작할 수 없는 {least}자 이상을 고르십시오. 낱말 여러 개면 좋습니다.",
+    )
+
+
+class AccountConflict(AccountError):
+    what = Words("The account '{name}' cannot be changed like this.", "'{name}' 계정을 이렇게 바꿀 수 없습니다.")
+    why = Words("{problem}.", "{problem}.")
+    remedy = Words("{hint}", "{hint}")
+
+
 # ── hub and members ──────────────────────────────────────────────────────────────────────────────
 
 
@@ -597,7 +667,7 @@ class KeyExposed(MembershipError):
         "The file '{path}' is open to other users of this machine.",
         "'{path}' 파일을 이 컴퓨터의 다른 사용자가 읽을 수 있습니다.",
     )
-    why = Words("It holds a private key and has mode {mode}.", "개인 키가 들어 있는데 권한이 {mode}입니다.")
+    why = Words("It holds secrets and has mode {mode}.", "비밀이 들어 있는데 권한이 {mode}입니다.")
     remedy = Words("Run: chmod 600 {path}", "실행하십시오: chmod 600 {path}")
 
 

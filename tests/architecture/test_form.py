@@ -29,7 +29,7 @@ NOT_THE_FIELDS = {
 LONG = {
     "errors.py": "every error in one place, so that the tree can be read as one",
 }
-PARENTS = {"DureError", "InputError", "DataError", "NotEstimable", "MembershipError", "SiteError"}
+PARENTS = {"DureError", "InputError", "DataError", "NotEstimable", "AccountError", "MembershipError", "SiteError"}
 """Classes of the tree that hold others together."""
 
 

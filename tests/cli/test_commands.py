@@ -31,6 +31,18 @@ COMMANDS = [
     ("site", "audit"),
     ("hub",),
     ("hub", "status"),
+    ("people",),
+    ("people", "add"),
+    ("people", "list"),
+    ("people", "disable"),
+    ("people", "enable"),
+    ("people", "password"),
+    ("sign-in",),
+    ("sign-out",),
+    ("whoami",),
+    ("study", "sign-in"),
+    ("study", "sign-out"),
+    ("study", "password"),
 ]
 Command = Callable[..., tuple[int, str]]
 

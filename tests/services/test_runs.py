@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from dure.client.alliance import write
-from dure.errors import LifecycleError, MessageRefused
+from dure.errors import LifecycleError, NotPermitted
 from dure.site import inbox
 
 
@@ -200,7 +200,7 @@ def test_only_who_submitted_a_study_cancels_it(four: Callable[..., Any], service
     enrol(town.authority.invite("Another", "researcher"), other)
     with town.researcher() as alliance, Alliance(other) as another:
         alliance.submit(study)
-        with pytest.raises(MessageRefused, match="Only who submitted"):
+        with pytest.raises(NotPermitted, match="withdraw a study"):
             another.cancel(study.hash)
         assert another.status(study.hash)["submitter"] == "Researcher"
 

@@ -11,6 +11,7 @@ import typer
 from rich.text import Text
 
 from dure.cli.office import hub_app
+from dure.cli.people import add_to as add_people
 from dure.cli.release import release_app
 from dure.cli.research import study_app
 from dure.cli.review import review_app
@@ -37,6 +38,7 @@ app.add_typer(site_app, name="site")
 app.add_typer(hub_app, name="hub")
 app.add_typer(review_app, name="review")
 app.add_typer(release_app, name="release")
+add_people(app)
 
 
 def run(arguments: list[str]) -> int:

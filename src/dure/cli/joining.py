@@ -1,4 +1,4 @@
-"""What joining the alliance shows and asks, for hospitals and researchers alike."""
+"""What joining the alliance shows and asks, for hospitals and the other members alike."""
 
 from __future__ import annotations
 

@@ -90,6 +90,7 @@ def standardise(
 ) -> None:
     from dure.standardise.load import standardise as load
 
+    _keeps_data(database)
     report = load(plan, exports, database, concepts=concepts)
     console.print(
         Text(
@@ -131,6 +132,7 @@ def quality(
     from dure.standardise.mapping import read_plan
     from dure.standardise.quality import quality as look
 
+    _keeps_data(database)
     found = look(database, read_plan(plan))
     rows = [{name: _plain(getattr(row, name)) for name in row.__dataclass_fields__} for row in found]
     show_table(say("Quality", "품질"), pl.DataFrame(rows), {})
@@ -142,9 +144,11 @@ def quality(
     help=say("Verify a hospital's audit log and count its entries.", "병원 감사 기록을 검증하고 항목을 셉니다.")
 )
 def audit(folder: Annotated[Path, typer.Argument(help=say("the hospital's folder", "병원 폴더"))]) -> None:
+    from dure.guard.acting import may
     from dure.site.settings import Site
 
     site = Site(folder)
+    may(folder, "audit_site")
     console.print(
         Text(
             say(
@@ -158,9 +162,20 @@ def audit(folder: Annotated[Path, typer.Argument(help=say("the hospital's folder
 
 @hub_app.command(help=say("Studies at the hub and where they stand.", "허브의 연구와 상태."))
 def status(store: Annotated[Path, typer.Option(help=say("the hub's folder or file", "허브의 폴더 또는 파일"))]) -> int:
+    from dure.guard.acting import acting
     from dure.hub.entry import main as hub
 
+    if (store / "hub.json").is_file():
+        acting(store)  # what it says where nobody is signed in is shown as everywhere
     return hub(["status", "--store", str(store)])
+
+
+def _keeps_data(database: Path) -> None:
+    """A database in a hospital's folder is the business of those who keep its data; one elsewhere is anybody's."""
+    from dure.guard.acting import may
+
+    if (database.parent / "site.yaml").is_file():
+        may(database.parent, "keep_data")
 
 
 def _plain(value: object) -> Any:

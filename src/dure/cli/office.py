@@ -13,6 +13,7 @@ from rich.text import Text
 from dure.cli.joining import HealthPort, StudyName
 from dure.cli.keeping import hub_app
 from dure.cli.screen import console, say, show_table
+from dure.guard.permissions import MemberRole
 from dure.language import Words
 
 __all__ = ["hub_app"]
@@ -48,20 +49,30 @@ def init(
 
 
 @hub_app.command(
-    help=say("A one-use invitation for a hospital or a researcher.", "병원이나 연구자를 위한 일회용 초대장.")
+    help=say(
+        "A one-use invitation for a hospital, a researcher, a company, a shared board or an auditor.",
+        "병원, 연구자, 기업, 공용 위원회, 감사자를 위한 일회용 초대장.",
+    )
 )
 def invite(
     folder: HubFolder,
-    name: Annotated[str, typer.Argument(help=say("name of the hospital or researcher", "병원 또는 연구자 이름"))],
-    role: Annotated[Literal["hospital", "researcher"], typer.Option()] = "hospital",
+    name: Annotated[str, typer.Argument(help=say("name of the new member", "새 회원의 이름"))],
+    role: Annotated[
+        MemberRole,
+        typer.Option(
+            help=say("drb: a data review board that hospitals share", "drb: 병원들이 함께 쓰는 데이터심의위원회")
+        ),
+    ] = "hospital",
     hours: Annotated[float, typer.Option(min=0.001, help=say("hours until it expires", "만료까지 시간"))] = 72,
     out: Annotated[Path | None, typer.Option(help=say("file to write it to", "초대장을 쓸 파일"))] = None,
 ) -> None:
+    from dure.guard.acting import may
     from dure.guard.certificates import grouped, write_private
     from dure.hub.authority import Authority, read_hub
     from dure.hub.store import Store
 
     hub = read_hub(folder)
+    may(folder, "admit")
     store = Store(hub.place)
     text = Authority(hub, store).invite(name, role, timedelta(hours=hours))
     store.close()
@@ -82,14 +93,18 @@ def invite(
 def members(folder: HubFolder) -> None:
     import polars as pl
 
+    from dure.guard.acting import may
+    from dure.guard.permissions import MEMBERS
     from dure.hub.authority import fingerprint_of, read_hub
     from dure.hub.store import Store
 
-    store = Store(read_hub(folder).place)
+    hub = read_hub(folder)
+    may(folder, "see_members")
+    store = Store(hub.place)
     rows = [
         {
             "name": member.name,
-            "role": member.role,
+            "role": MEMBERS[member.role].says.say(),  # type: ignore[index]
             "joined": member.joined[:16].replace("T", " "),
             "status": say("revoked", "취소됨") if member.revoked else say("member", "회원"),
             **fingerprint_of(member),
@@ -110,10 +125,12 @@ def members(folder: HubFolder) -> None:
     )
 )
 def revoke(folder: HubFolder, name: Annotated[str, typer.Argument()]) -> None:
+    from dure.guard.acting import may
     from dure.hub.authority import Authority, read_hub
     from dure.hub.store import Store
 
     hub = read_hub(folder)
+    may(folder, "admit")
     store = Store(hub.place)
     Authority(hub, store).revoke(name)
     store.close()
@@ -141,7 +158,7 @@ def serve_hub(
     help=say("The board releases a finished study's results.", "심의위원회가 끝난 연구의 결과를 공개합니다.")
 )
 def release(folder: HubFolder, study: StudyName) -> None:
-    from dure.cli.people import acting
+    from dure.guard.acting import acting
     from dure.hub import desk, releases
     from dure.hub.authority import read_hub
     from dure.hub.store import Store
@@ -156,6 +173,30 @@ def release(folder: HubFolder, study: StudyName) -> None:
     finally:
         store.close()
     console.print(Text(say(f"Released: {hash_[:19]}", f"공개했습니다: {hash_[:19]}"), style="bold green"))
+
+
+@hub_app.command(
+    name="cancel",
+    help=say(
+        "Withdraw a study for the alliance; what is being computed stops.",
+        "연합으로서 연구를 취소합니다. 계산도 멈춥니다.",
+    ),
+)
+def cancel_study(folder: HubFolder, study: StudyName) -> None:
+    from dure.guard.acting import may
+    from dure.hub import desk
+    from dure.hub.authority import read_hub
+    from dure.hub.store import Store
+
+    hub = read_hub(folder)
+    store = Store(hub.place)
+    try:
+        hash_ = desk.find(store, study)
+        desk.withdraw(store, hash_, may(folder, "cancel", store.submission(hash_)[1]))
+        store.put_event(hash_, "cancelled", {"by": hub.alliance})
+    finally:
+        store.close()
+    console.print(Text(say(f"Cancelled: {hash_[:19]}", f"취소했습니다: {hash_[:19]}"), style="bold"))
 
 
 def _aside(words: Words) -> None:

@@ -34,7 +34,7 @@ Why = Annotated[str, typer.Option("--say", help=say("reasons", "이유"))]
 def list_waiting(folder: HubFolder) -> None:
     import polars as pl
 
-    from dure.cli.people import acting
+    from dure.guard.acting import acting
     from dure.hub import releases
     from dure.study.method import installed_methods
 
@@ -58,8 +58,8 @@ def list_waiting(folder: HubFolder) -> None:
 
 @release_app.command(help=say("Exactly what would be released, and its context.", "공개될 내용 그대로와 그 맥락."))
 def show(folder: HubFolder, study: StudyName, as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
-    from dure.cli.people import acting
     from dure.guard import permissions
+    from dure.guard.acting import acting
     from dure.hub import desk, releases
     from dure.study.method import installed_methods
 
@@ -114,8 +114,8 @@ def refuse(folder: HubFolder, study: StudyName, digest: Digest, note: Why) -> No
 
 @release_app.command(help=say("Archive a study whose results are released.", "결과가 공개된 연구를 보관합니다."))
 def archive(folder: HubFolder, study: StudyName) -> None:
-    from dure.cli.people import acting
     from dure.guard import permissions
+    from dure.guard.acting import acting
     from dure.hub import desk, studies
 
     permissions.check(acting(folder), "archive")
@@ -127,7 +127,7 @@ def archive(folder: HubFolder, study: StudyName) -> None:
 
 
 def _decide(folder: Path, study: str, digest: str, approves: bool, said: str) -> None:
-    from dure.cli.people import acting
+    from dure.guard.acting import acting
     from dure.hub import desk, releases
     from dure.study.lifecycle import STATES
     from dure.study.method import installed_methods

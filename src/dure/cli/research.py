@@ -1,4 +1,4 @@
-"""The commands of researchers: submit a study, follow it, fetch what was released."""
+"""The commands of researchers and companies: join, sign in, submit a study, follow it, fetch what was released."""
 
 from __future__ import annotations
 
@@ -12,21 +12,73 @@ from rich.text import Text
 
 from dure.cli.joining import Address, StudyName, Token, join_with, token_text
 from dure.cli.keeping import study_app
+from dure.cli.people import PRESENT, Name, PasswordFile, asked_password, tell_signed_in
 from dure.cli.screen import Narrator, Unanswered, console, say, show_remark, show_table
 from dure.language import Words
 
 __all__ = ["study_app"]
 
 MemberFolder = Annotated[
-    Path, typer.Option("--member", envvar="DURE_MEMBER", help=say("a researcher's folder", "연구자 폴더"))
+    Path, typer.Option("--member", envvar="DURE_MEMBER", help=say("the member's folder", "회원 폴더"))
 ]
 
 
 @study_app.command(
-    name="enrol", help=say("Join as a researcher with an invitation.", "초대장으로 연구자로 가입합니다.")
+    name="enrol",
+    help=say(
+        "Join with an invitation, as anything but a hospital: researcher, company, shared board, auditor.",
+        "초대장으로 병원이 아닌 회원(연구자, 기업, 공용 위원회, 감사자)으로 가입합니다.",
+    ),
 )
 def enrol_researcher(token: Token, member: MemberFolder, address: Address = None) -> None:
-    join_with(token_text(token), member, address)
+    from dure.errors import MemberConflict
+    from dure.federation.invitation import Invitation
+
+    invitation = Invitation.from_text(token_text(token))
+    if invitation.role == "hospital":
+        problem = Words("The invitation is for a hospital: dure site enrol", "병원 초대장입니다: dure site enrol")
+        raise MemberConflict(name=invitation.name, problem=problem)
+    join_with(invitation.to_text(), member, address)
+
+
+@study_app.command(
+    name="sign-in",
+    help=say(
+        "Sign in over the member's line, where the alliance's office keeps accounts for its people.",
+        "연합 사무국이 회원의 사람들에게 계정을 준 경우, 회원 연결로 로그인합니다.",
+    ),
+)
+def sign_in(name: Name, member: MemberFolder, password_file: PasswordFile = None) -> None:
+    from dure.client.alliance import Alliance
+    from dure.guard.permissions import ROLES
+
+    password = asked_password(password_file)
+    with Alliance(member) as alliance:
+        role = alliance.sign_in(name, password)
+    tell_signed_in(name, ROLES[role])  # type: ignore[index]
+
+
+@study_app.command(
+    name="sign-out", help=say("End one's session over the member's line.", "회원 연결의 세션을 끝냅니다.")
+)
+def sign_out(member: MemberFolder) -> None:
+    from dure.client.alliance import Alliance
+
+    with Alliance(member) as alliance:
+        alliance.sign_out()
+    console.print(say("Signed out.", "로그아웃했습니다."))
+
+
+@study_app.command(
+    name="password", help=say("Choose a new password, with the present one.", "지금 암호로 새 암호를 정합니다.")
+)
+def change_password(member: MemberFolder, password_file: PasswordFile = None) -> None:
+    from dure.client.alliance import Alliance
+
+    present, new = asked_password(None, words=PRESENT), asked_password(password_file, new=True)
+    with Alliance(member) as alliance:
+        alliance.change_password(present, new)
+    console.print(say("Changed; sign in again.", "바꿨습니다. 다시 로그인하십시오."))
 
 
 @study_app.command(

@@ -59,8 +59,8 @@ OPEN = Words("waits", "대기")
 def list_reviews(folder: Folder) -> None:
     import polars as pl
 
-    from dure.cli.people import acting
     from dure.guard import permissions
+    from dure.guard.acting import acting
     from dure.site import inbox, reviews
     from dure.site.settings import Site
 
@@ -96,8 +96,8 @@ def show(
     out: Annotated[Path | None, typer.Option(help=say("Markdown file to write", "쓸 마크다운 파일"))] = None,
     hospitals: Annotated[int, typer.Option(min=1, help=say("how many hospitals take part", "참여 병원 수"))] = 4,
 ) -> None:
-    from dure.cli.people import acting
     from dure.guard import permissions
+    from dure.guard.acting import acting
     from dure.guard.rules import DEFAULT
     from dure.language import reader_language
     from dure.site import inbox
@@ -224,7 +224,7 @@ def withdraw(
         ),
     ] = False,
 ) -> None:
-    from dure.cli.people import acting
+    from dure.guard.acting import acting
     from dure.site import inbox, reviews
     from dure.site.settings import Site
 
@@ -264,8 +264,8 @@ def _decide(
     days: int = 365,
     releases: int = 1,
 ) -> None:
-    from dure.cli.people import acting
     from dure.errors import InvalidParameter
+    from dure.guard.acting import acting
     from dure.site import inbox, reviews
     from dure.site.settings import Site
     from dure.study.method import installed_methods

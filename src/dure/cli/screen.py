@@ -115,6 +115,8 @@ HEADINGS = {
     "line": Words("line", "연결"),
     "role": Words("role", "역할"),
     "joined": Words("joined", "가입"),
+    "organisation": Words("organisation", "소속"),
+    "created": Words("created", "만든 때"),
     "key": Words("key", "키"),
     "certificate": Words("certificate", "인증서"),
     "proposed by": Words("proposed by", "제안자"),

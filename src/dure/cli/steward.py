@@ -33,12 +33,16 @@ def enrol(
 ) -> None:
     from dure.errors import MemberConflict
     from dure.federation.invitation import Invitation
+    from dure.guard.permissions import MEMBERS
     from dure.site.settings import create_site
 
     text = token_text(token)
     invitation = Invitation.from_text(text)
     if invitation.role != "hospital":
-        problem = Words("The invitation is for a researcher: dure study enrol", "연구자 초대장입니다: dure study enrol")
+        kind = MEMBERS[invitation.role].says  # type: ignore[index]
+        problem = Words(
+            f"The invitation is for a {kind.en}: dure study enrol", f"{kind.ko} 초대장입니다: dure study enrol"
+        )
         raise MemberConflict(name=invitation.name, problem=problem)
     site = create_site(folder, invitation.name)
     if site.hospital != invitation.name:
@@ -65,10 +69,12 @@ def serve_site(folder: SiteFolder, health: HealthPort = None) -> None:
 def status_site(folder: SiteFolder) -> None:
     import polars as pl
 
+    from dure.guard.acting import may
     from dure.site import inbox
     from dure.site.settings import Site
 
     site = Site(folder)
+    may(folder, "see_review")
     facts = _service_facts(folder)
     lines = [
         site.hospital,
@@ -105,19 +111,25 @@ DECISIONS = {
     help=say("Answer nothing for the moment; runs wait.", "잠시 아무것도 답하지 않습니다. 실행은 기다립니다.")
 )
 def pause(folder: SiteFolder) -> None:
+    from dure.guard.acting import may
     from dure.site import inbox
     from dure.site.settings import Site
 
-    inbox.pause(Site(folder), True)
+    site = Site(folder)
+    may(folder, "pause")
+    inbox.pause(site, True)
     console.print(say("Paused. Go on with: dure site resume", "멈췄습니다. 다시 시작: dure site resume"))
 
 
 @site_app.command(help=say("Answer again after a pause.", "일시 중지를 풉니다."))
 def resume(folder: SiteFolder) -> None:
+    from dure.guard.acting import may
     from dure.site import inbox
     from dure.site.settings import Site
 
-    inbox.pause(Site(folder), False)
+    site = Site(folder)
+    may(folder, "pause")
+    inbox.pause(site, False)
     console.print(say("Going on.", "다시 답합니다."))
 
 
@@ -141,12 +153,16 @@ def permit(
         ),
     ] = False,
 ) -> None:
+    from dure.errors import BoardsDecide
+    from dure.guard.acting import acting
     from dure.site import inbox
     from dure.site.settings import Site
     from dure.study.method import installed_methods
     from dure.study.permit import Grant
 
-    site = Site(folder)
+    site, actor = Site(folder), acting(folder)
+    if actor.role != "owner":
+        raise BoardsDecide(name=actor.name)
     grants: list[Grant] = [*(["per_hospital"] if per_hospital else []), *(["difference"] if difference else [])]  # type: ignore[list-item]
     hash_ = inbox.find(site, study)
     inbox.permit(site, hash_, installed_methods(), grants)
@@ -158,10 +174,12 @@ def permit(
 
 @site_app.command(help=say("Say no to a study, or withdraw from it.", "연구를 거절하거나 참여를 철회합니다."))
 def decline(folder: SiteFolder, study: StudyName) -> None:
+    from dure.guard.acting import may
     from dure.site import inbox
     from dure.site.settings import Site
 
     site = Site(folder)
+    may(folder, "withdraw")
     hash_ = inbox.find(site, study)
     inbox.decline(site, hash_)
     console.print(Text(say(f"Declined: {hash_[:19]}", f"거절했습니다: {hash_[:19]}"), style="bold"))
@@ -170,8 +188,10 @@ def decline(folder: SiteFolder, study: StudyName) -> None:
 @site_app.command(help=say("Have the service renew the certificate now.", "서비스가 지금 인증서를 갱신하게 합니다."))
 def renew(folder: SiteFolder) -> None:
     from dure.federation.membership import read_membership
+    from dure.guard.acting import may
 
     read_membership(folder)
+    may(folder, "keep_data")
     (folder / "renew").touch()
     console.print(say("The service renews it within a second.", "서비스가 곧 갱신합니다."))
 

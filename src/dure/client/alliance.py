@@ -1,4 +1,4 @@
-"""A researcher's line to the alliance: submit a study, see where it stands, follow, cancel, fetch what was released."""
+"""A member's line to the alliance: sign in, submit a study, see where it stands, follow, cancel, fetch its results."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from dure.errors import HubUnreachable
 from dure.federation.frames import FORM
 from dure.federation.health import only_one
 from dure.federation.membership import Line
+from dure.federation.on_behalf import on_behalf
+from dure.guard.acting import forget_session, keep_session, session
 from dure.guard.rules import DEFAULT
 from dure.language import Words
 from dure.study.method import installed_methods, read_parameters
@@ -30,7 +32,8 @@ OVER = ("changes_asked", "release_review", "released", "archived", "declined", "
 class Alliance:
     """With a member's folder, made by `dure study enrol` or `dure site enrol`. Use it in a `with` statement.
 
-    A hospital's own service holds the line of a hospital's folder; researchers have folders of their own.
+    A hospital's own service holds the line of a hospital's folder; the others have folders of their own. Where the
+    hub's office keeps accounts for a member, its people sign in first; every call then carries their session.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -50,13 +53,32 @@ class Alliance:
     ) -> None:
         self._stack.close()
 
+    def sign_in(self, name: str, password: str) -> str:
+        """Open a session at the hub, kept for this user of the machine (`dure.guard.acting`); the person's role.
+
+        Raises SignInRefused or TooManyAttempts.
+        """
+        told = unpack(self._line.call("sign_in", pack({"name": name, "password": password}), PATIENCE))
+        keep_session(self._line.folder, told["session"])
+        return str(told["role"])
+
+    def sign_out(self) -> None:
+        """End the session, at the hub first."""
+        self._call("sign_out", b"")
+        forget_session(self._line.folder)
+
+    def change_password(self, password: str, new: str) -> None:
+        """A new password for who is signed in; all their sessions end. Raises SignInRefused, WeakPassword."""
+        self._ask("password", password=password, new=new)
+        forget_session(self._line.folder)
+
     def submit(self, study: Study) -> str:
         """The study's hash; submitting it twice changes nothing. Raises what is wrong with it before any review."""
-        return self._line.call("submit", canonical_json(study).encode(), PATIENCE).decode()
+        return self._call("submit", canonical_json(study).encode()).decode()
 
     def studies(self) -> list[dict[str, Any]]:
-        """The status of every study of the alliance."""
-        found: list[dict[str, Any]] = unpack(self._line.call("studies", b"", PATIENCE))
+        """The status of every study of the alliance; a company's, of its own."""
+        found: list[dict[str, Any]] = unpack(self._call("studies", b""))
         return found
 
     def status(self, study: str) -> dict[str, Any]:
@@ -109,8 +131,12 @@ class Alliance:
         return found
 
     def _ask(self, topic: str, **asked: Any) -> Any:
-        reply = self._line.call(topic, pack(asked), PATIENCE)
+        reply = self._call(topic, pack(asked))
         return unpack(reply) if reply else None
+
+    def _call(self, topic: str, body: bytes) -> bytes:
+        """Every call of a person goes through here, with the session that is open now."""
+        return self._line.call(topic, on_behalf(session(self._line.folder), body), PATIENCE)
 
 
 def write(fetched: dict[str, Any], folder: Path, formats: Collection[Format] = FORMATS) -> list[Path]:

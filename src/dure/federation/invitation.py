@@ -1,4 +1,4 @@
-"""An invitation: one line of text with which a hospital or a researcher joins, once, before it expires.
+"""An invitation: one line of text with which a member joins (hospital, researcher, company, …), once, in its time.
 
 It carries the hub's address, what the hub is recognised by, and a certificate that opens the hub's door for one thing
 only: handing in a signing request. It is a secret until it is used, and worth nothing afterwards.

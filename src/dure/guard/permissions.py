@@ -25,6 +25,36 @@ ROLES: dict[Role, Words] = {
 }
 
 
+AT: dict[Place, tuple[Role, ...]] = {
+    "hub": ("office", "researcher", "company", "irb", "drb", "auditor", "steward"),
+    "site": ("steward", "irb", "drb", "auditor", "researcher"),
+}
+"""Roles that an account can have at a place; the first is that of the first account, which keeps the others."""
+
+MemberRole = Literal["hospital", "researcher", "company", "drb", "auditor"]
+
+
+@dataclass(frozen=True, slots=True)
+class MemberKind:
+    """What a member is called, the role of its key while it has no accounts at the hub, and the roles its people may
+    have there."""
+
+    says: Words
+    key_acts_as: Role
+    people: tuple[Role, ...]
+
+
+MEMBERS: dict[MemberRole, MemberKind] = {
+    "hospital": MemberKind(Words("hospital", "병원"), "steward", ("steward", "researcher", "irb", "drb", "auditor")),
+    "researcher": MemberKind(Words("researcher", "연구자"), "researcher", ("researcher",)),
+    "company": MemberKind(Words("company", "기업"), "company", ("company",)),
+    "drb": MemberKind(Words("shared data review board", "공용 데이터심의위원회"), "drb", ("drb",)),
+    "auditor": MemberKind(Words("auditor", "감사자"), "auditor", ("auditor",)),
+}
+OF_THE_ALLIANCE: tuple[Role, ...] = ("office", "irb", "drb", "auditor", "researcher")
+"""Roles of accounts at the hub that belong to the alliance itself, not to a member."""
+
+
 @dataclass(frozen=True, slots=True)
 class Action:
     """Something a person does at one place; `who` says which roles may, and of whose studies."""
@@ -169,6 +199,9 @@ ACTIONS: dict[str, Action] = {
         Action("keep_people_site", "site", Words("keep the hospital's accounts", "병원 계정 관리"), {"steward": "any"}),
     )
 }
+
+KEEPS: dict[Place, str] = {"hub": "keep_people", "site": "keep_people_site"}
+"""The action of keeping a place's accounts."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,18 +8,18 @@ import secrets
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from dure.errors import FileMissing, InvalidDocument, MemberConflict, MessageRefused, TokenRefused, UnknownHospital
 from dure.federation.invitation import EXPIRED, INVITED, USED, Invitation
 from dure.federation.membership import HUB, OwnKeys
 from dure.guard import certificates
 from dure.guard.keys import create_signer
+from dure.guard.permissions import MemberRole
 from dure.hub.store import Member, Store
 from dure.language import Words
 from dure.study.permit import read_key
 
-MemberRole = Literal["hospital", "researcher"]
 VALID = timedelta(days=90)
 HUB_VALID = timedelta(days=825)
 
@@ -115,6 +115,8 @@ class Authority:
 
     def invite(self, name: str, role: MemberRole = "hospital", valid: timedelta = timedelta(hours=72)) -> str:
         """The text of an invitation; inviting a member again lets it come back with new keys after a revocation."""
+        if name == self.hub.alliance:  # its people, the office among them, are told from a member's by this name
+            raise MemberConflict(name=name, problem=Words("It is the alliance's own name", "연합 자신의 이름입니다"))
         present = next((member for member in self.store.members() if member.name == name), None)
         if present is not None and not present.revoked:
             raise MemberConflict(name=name, problem=Words("It has joined already", "이미 가입했습니다"))

@@ -6,11 +6,12 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from dure.errors import DureError, LedgerBroken, LifecycleError, MessageRefused, NotAMember
+from dure.errors import DureError, LedgerBroken, LifecycleError, NotAMember, UnknownStudy
 from dure.federation.ledger import Outcome
 from dure.federation.messages import error_data
+from dure.guard.permissions import Actor, can, check
 from dure.hub import releases, studies
-from dure.hub.store import Member, Store
+from dure.hub.store import Store
 from dure.language import Words
 from dure.study import lifecycle
 from dure.study.method import Methods, calculating, source_hash
@@ -51,32 +52,66 @@ def status_of(store: Store, hash_: str, connected: Mapping[str, bool], paused: M
     }
 
 
-def find(store: Store, given: str) -> str:
+def visible(store: Store, actor: Actor) -> list[str]:
+    """The studies that `actor` may see, oldest first."""
+    return [hash_ for hash_, _, _ in store.studies() if can(actor, "see_study", store.submission(hash_)[1])]
+
+
+def find_for(store: Store, given: str, actor: Actor, action: str) -> str:
+    """The study `given` names, if `actor` may do `action` with it.
+
+    Raises UnknownStudy alike for one that is not there and for one that this person may not see; NotPermitted.
+    """
+    hash_ = find(store, given, visible(store, actor))
+    check(actor, action, store.submission(hash_)[1])
+    return hash_
+
+
+def find(store: Store, given: str, known: list[str] | None = None) -> str:
     """The full hash of a study named by its hash or the first characters of it; raises UnknownStudy."""
-    known = [hash_ for hash_, _, _ in store.studies()]
+    known = known if known is not None else [hash_ for hash_, _, _ in store.studies()]
     start = given.removeprefix("sha256:")
     fitting = [hash_ for hash_ in known if hash_.removeprefix("sha256:").startswith(start)] if len(start) >= 4 else []
     if len(fitting) == 1:
         return fitting[0]
-    return studies.read(store, given) and given
+    if given not in known:
+        raise UnknownStudy(given, known)
+    return given
 
 
-def submit(store: Store, methods: Methods, member: Member, body: bytes) -> tuple[str, bool]:
+def submit(store: Store, methods: Methods, actor: Actor, body: bytes) -> tuple[str, bool]:
     """The study's hash, and whether it is new here."""
+    check(actor, "submit")
     study = Study.model_validate(json.loads(body))
     found = store.study(study.hash)
     if found is not None and found[1] in ("withdrawn", "declined", "replaced"):
         raise LifecycleError(action="submit", state=found[1], role="researcher", open=_open_to(found[1]))
-    return studies.submit(store, study, methods, member.name), found is None
+    return studies.submit(store, study, methods, actor.organisation), found is None
 
 
-def withdraw(store: Store, hash_: str, member: Member) -> None:
-    """Only who submitted a study, or the alliance's office, withdraws it."""
-    submitter = store.submission(hash_)[1]
-    if member.name != submitter:
-        problem = Words("Only who submitted a study may cancel it", "연구를 제출한 사람만 취소할 수 있습니다")
-        raise MessageRefused(problem=problem, hint=Words(f"Ask {submitter}.", f"{submitter}에게 요청하십시오."))
+def withdraw(store: Store, hash_: str, actor: Actor) -> None:
+    """Who submitted a study withdraws it, or the alliance's office."""
+    check(actor, "cancel", store.submission(hash_)[1])
     studies.advance(store, hash_, "withdraw", "researcher")
+
+
+def decided(
+    store: Store, methods: Methods, topic: str, hash_: str, actor: Actor, asked: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What people decide, or read to decide: a study's document, going on without hospitals that ask for changes, the
+    release queue, and a shared board's signed decision. Raises DureError."""
+    if topic == "document":
+        return {"document": canonical_json(studies.read(store, hash_)[0]), "proposer": store.submission(hash_)[1]}
+    if topic == "proceed":
+        return {"state": studies.proceed(store, hash_)}
+    if topic == "release_ask":
+        releases.ask(store, hash_, actor, asked["context"])
+        return {"state": "release_review"}
+    if topic == "release_decide":
+        said, approves = str(asked.get("said", "")), bool(asked["approves"])
+        return {"state": releases.decide(store, hash_, actor, str(asked["digest"]), approves, methods, said)}
+    studies.receive_board_decision(store, hash_, actor.organisation, asked["envelope"])
+    return {"state": studies.read(store, hash_)[1]}
 
 
 def released(store: Store, hash_: str, methods: Methods) -> dict[str, Any]:

@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 
 from dure.errors import DureError, FileMissing
+from dure.guard.acting import acting
+from dure.guard.permissions import can
 from dure.hub.store import Store
 from dure.language import Words
 from dure.study.lifecycle import STATES
@@ -58,6 +60,7 @@ def _place(path: Path) -> Path | str:
 def _status(path: Path) -> list[dict[str, object]]:
     if not path.exists():
         raise FileMissing(path=path)
+    actor = acting(path) if path.is_dir() else None
     store = Store(_place(path))
     found: list[dict[str, object]] = []
     for hash_, document, state in store.studies():
@@ -68,6 +71,8 @@ def _status(path: Path) -> list[dict[str, object]]:
                 entries = store.ledger(run).folds(step["name"])  # one by hospital where a hospital is left out
                 steps[step["name"]] = ", ".join(sorted({str(unpack(entry)["status"]) for entry in entries})) or "–"
         permits = {name: kind for name, (kind, _, _) in store.answers(hash_).items()}
+        if actor is not None and not can(actor, "see_study", store.submission(hash_)[1]):
+            continue
         found.append({"study": hash_, "title": study["title"], "state": state, "permits": permits, "steps": steps})
     store.close()
     return found

@@ -50,6 +50,19 @@ class Waiting:
     def approvals(self) -> int:
         return sum(bool(decided["approves"]) for decided in self.decisions)
 
+    def told(self) -> dict[str, Any]:
+        """The same as plain data, for a member's line."""
+        return {
+            "study": self.study,
+            "title": {"en": self.title.en, "ko": self.title.ko},
+            "proposer": self.proposer,
+            "digest": self.digest,
+            "request": self.request,
+            "decisions": list(self.decisions),
+            "left_out": {step: {"en": why.en, "ko": why.ko} for step, why in self.left_out.items()},
+            "shown": [[step, fold, pack_result(result)] for (step, fold), result in self.shown.items()],
+        }
+
 
 def outcomes(store: Store, hash_: str, methods: Methods) -> tuple[Mapping[str, Outcome], dict[str, Words]]:
     """What may be shown of a run, and step → why it is left out: a hospital withdrew before release and did not leave

@@ -18,8 +18,11 @@ from dure.federation.frames import FORM, Unreachable
 from dure.federation.health import Health, check_free, only_one
 from dure.federation.invitation import INVITED
 from dure.federation.membership import HUB
+from dure.federation.on_behalf import opened
+from dure.guard.accounts import Accounts
 from dure.guard.journal import Journal
-from dure.hub import desk, studies
+from dure.guard.permissions import Actor, check
+from dure.hub import desk, reception, releases, studies
 from dure.hub.authority import Authority, read_hub, renew_own
 from dure.hub.store import Member, Store
 from dure.hub.study_run import StudyRun
@@ -35,6 +38,18 @@ AGAIN = 20.0
 """Seconds after which a waiting run looks again, even if nobody came back."""
 LARGEST_SUBMISSION = 16 << 20
 """Bytes of the largest call a member may make; answers to the hub's own questions may be larger."""
+OF_A_STUDY = (
+    "status",
+    "events",
+    "cancel",
+    "fetch",
+    "document",
+    "proceed",
+    "release_ask",
+    "release_decide",
+    "decide_shared",
+)
+"""Topics about one study, which the body names."""
 REVIEWS = ("submitted", "in_review", "changes_asked")
 RUNS = ("permitted", "running", "waiting")
 
@@ -54,6 +69,7 @@ class HubService:
         renew_own(self.hub)
         self.store = Store(self.hub.place)
         self.authority = Authority(self.hub, self.store)
+        self.accounts = Accounts(folder)
         self.methods = methods if methods is not None else installed_methods()
         self.journal = journal or Journal("hub")
         self.patience = patience
@@ -149,18 +165,29 @@ class HubService:
         member = self._member(peer)
         if member is None:
             raise desk.not_a_member(peer)
+        person = member.name
         try:
-            answered = self._everybody(member, topic, body)
+            answered = self._machine(member, topic, body)
             if answered is None and member.role == "hospital":
                 answered = self._hospital(member, topic, body)
+            if answered is None:
+                token, body = opened(body)
+                answered = reception.account(self.accounts, member, topic, token, body)
+            if answered is None and topic in reception.TOPICS:
+                actor = reception.who_asks(self.accounts, member, token)
+                person = actor.name
+                check(actor, reception.TOPICS[topic], actor.organisation)  # of its own studies, if of any
+                answered = self._everybody(actor, topic, body)
         except DureError as error:
-            self.journal.say("refused", level="warning", member=member.name, topic=topic, error=error.code())
+            details = {"topic": topic, "error": error.code(), "person": person}
+            self.journal.say("refused", level="warning", member=member.name, **details)
             raise
         if answered is None:
             raise FORM
         return answered
 
-    def _everybody(self, member: Member, topic: str, body: bytes) -> bytes | None:
+    def _machine(self, member: Member, topic: str, body: bytes) -> bytes | None:
+        """What a member's own program says, whoever uses it."""
         if topic == "join":
             told = unpack(body)
             self._paused[member.name] = bool(told.get("paused"))
@@ -172,32 +199,42 @@ class HubService:
             self._refresh()
             self.journal.say("certificate renewed", member=member.name)
             return pack({"certificate": certificate})
+        return None
+
+    def _everybody(self, actor: Actor, topic: str, body: bytes) -> bytes | None:
+        """What people ask, each after the permissions table has said yes."""
         if topic == "submit":
-            hash_, new = desk.submit(self.store, self.methods, member, body)
+            hash_, new = desk.submit(self.store, self.methods, actor, body)
             if new:
-                self.tell(hash_, "submitted", by=member.name)
+                self.tell(hash_, "submitted", by=actor.organisation)
             self._deliver()
             return hash_.encode()
         if topic == "studies":
             return pack(
                 [
                     desk.status_of(self.store, hash_, self._connected(), self._paused)
-                    for hash_, _, _ in self.store.studies()
+                    for hash_ in desk.visible(self.store, actor)
                 ]
             )
-        if topic not in ("status", "events", "cancel", "fetch"):
+        if topic == "release_queue":
+            return pack([item.told() for item in releases.queue(self.store, self.methods, actor)])
+        if topic not in OF_A_STUDY:
             return None
         asked = unpack(body)
-        hash_ = desk.find(self.store, asked["study"])
+        hash_ = desk.find_for(self.store, asked["study"], actor, reception.TOPICS[topic])
         if topic == "status":
             return pack(desk.status_of(self.store, hash_, self._connected(), self._paused))
         if topic == "events":
-            return pack(self._events(member.name, hash_, int(asked["after"])))
+            return pack(self._events(actor.organisation, hash_, int(asked["after"])))
         if topic == "cancel":
-            desk.withdraw(self.store, hash_, member)
-            self.tell(hash_, "cancelled", by=member.name)
+            desk.withdraw(self.store, hash_, actor)
+            self.tell(hash_, "cancelled", by=actor.organisation)
             self._abandon(hash_)
             return b""
+        if topic in ("document", "proceed", "release_ask", "release_decide", "decide_shared"):
+            answered = desk.decided(self.store, self.methods, topic, hash_, actor, asked)
+            self._deliver()
+            return pack(answered)
         return pack(desk.released(self.store, hash_, self.methods))
 
     def _hospital(self, member: Member, topic: str, body: bytes) -> bytes | None:

@@ -45,7 +45,7 @@ CREATE TABLE IF NOT EXISTS event (study TEXT NOT NULL, number INTEGER NOT NULL, 
 
 @dataclass(frozen=True)
 class Member:
-    """A hospital or a researcher. `identity` is its name on the wire and in its certificate."""
+    """`role` as in `dure.guard.permissions.MEMBERS`; `identity` is its name on the wire and in its certificate."""
 
     name: str
     identity: str

@@ -6,13 +6,17 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
+from pydantic import ValidationError
+
 from dure.errors import DecisionRefused, LifecycleError, PermitError, UnknownHospital, UnknownStudy
 from dure.federation.plan import plan_of
 from dure.hub.store import Store
 from dure.language import Words
 from dure.study import lifecycle
+from dure.study.board import read_decision
 from dure.study.method import Methods
 from dure.study.permit import Permit, read_key, read_permit, verify
+from dure.study.signed import Unsigned
 from dure.study.spec import Study, canonical_json, seconds
 
 ANSWERABLE = ("submitted", "in_review", "changes_asked", "permitted", "running", "waiting")
@@ -140,6 +144,25 @@ def permits(store: Store, hash_: str, over: bool = False) -> dict[str, Permit]:
         _current(permit, hash_)
         verified[hospital] = permit
     return verified
+
+
+def receive_board_decision(store: Store, hash_: str, board: str, envelope: dict[str, Any]) -> None:
+    """Keep a shared board's signed decision for the hospitals that it names. Raises DecisionRefused, LifecycleError."""
+    state = read(store, hash_)[1]
+    if state not in ANSWERABLE:
+        raise LifecycleError(action="decide", state=state, role="board", open="–")
+    member = next((one for one in store.members() if one.name == board and not one.revoked), None)
+    try:
+        decision = read_decision(envelope, read_key(member.key) if member else None)
+    except (Unsigned, ValidationError):
+        decision = None
+    if member is None or decision is None or (decision.study, decision.name) != (hash_, board):
+        problem = Words(
+            "It is not this board's own decision of this study", "이 위원회가 이 연구에 내린 결정이 아닙니다"
+        )
+        raise DecisionRefused(problem=problem)
+    store.put_board_decision(hash_, board, envelope)
+    store.put_event(hash_, "board decided", {"by": board, "hospitals": list(decision.hospitals)})
 
 
 def withdrawals(store: Store, hash_: str) -> dict[str, Permit]:
