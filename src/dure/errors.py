@@ -17,6 +17,7 @@
     ├── PermitError           a permit is missing, expired, for another study, or not truly signed
     ├── LifecycleError        this step of a study's life is not open now, or not to this person
     ├── NotPermitted          the permissions table does not give this to the person's role
+    ├── LogForked             an audit log is not the one whose signed head somebody has seen
     ├── MembershipError       the hub and a member do not come together
     │   └── TokenRefused · MessageRefused · ProtocolMismatch · HubUnreachable · NotAMember · MemberConflict · KeyExposed
     └── SiteError             a hospital could not answer
@@ -525,6 +526,19 @@ class NotPermitted(DureError):
         "'{role}' 역할에는 이 권한이 없거나, 다른 사람의 연구에는 없습니다.",
     )
     remedy = Words("Ask somebody whose role it is: {roles}.", "권한이 있는 역할에게 요청하십시오: {roles}.")
+
+
+class LogForked(DureError):
+    what = Words(
+        "The audit log of '{who}' is not the one that was seen before.",
+        "'{who}'의 감사 기록이 전에 확인된 기록과 다릅니다.",
+    )
+    why = Words("{problem}.", "{problem}.")
+    remedy = Words(
+        "Change nothing in either folder, and let the alliance's auditor compare them: "
+        "dure audit verify FOLDER --against OTHER.",
+        "어느 폴더도 바꾸지 말고 연합의 감사자가 비교하게 하십시오: dure audit verify 폴더 --against 다른폴더",
+    )
 
 
 # ── hub and members ──────────────────────────────────────────────────────────────────────────────

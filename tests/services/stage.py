@@ -23,7 +23,6 @@ from dure.client.alliance import Alliance
 from dure.demo import offices
 from dure.federation.membership import enrol
 from dure.hub.authority import Authority, Hub, create_hub
-from dure.hub.store import Store
 from dure.site import inbox
 from dure.site.settings import Site, create_site
 from dure.study.method import installed_methods
@@ -96,7 +95,7 @@ class Town:
     def __init__(self, folder: Path, scheme: str = "tcp", patience: float = 30.0, store: str = "hub.db") -> None:
         self.folder, self.patience = folder, patience
         self.hub: Hub = create_hub(folder / "hub", "Test", "127.0.0.1", free_port(), scheme, store, "127.0.0.1")
-        self.store = Store(self.hub.place)
+        self.store = self.hub.open_store()
         self.authority = Authority(self.hub, self.store)
         self.processes: dict[str, Process] = {}
         self.sites: dict[str, Site] = {}

@@ -59,10 +59,9 @@ def invite(
 ) -> None:
     from dure.guard.certificates import grouped, write_private
     from dure.hub.authority import Authority, read_hub
-    from dure.hub.store import Store
 
     hub = read_hub(folder)
-    store = Store(hub.place)
+    store = hub.open_store()
     text = Authority(hub, store).invite(name, role, timedelta(hours=hours))
     store.close()
     if out:
@@ -83,9 +82,8 @@ def members(folder: HubFolder) -> None:
     import polars as pl
 
     from dure.hub.authority import fingerprint_of, read_hub
-    from dure.hub.store import Store
 
-    store = Store(read_hub(folder).place)
+    store = read_hub(folder).open_store()
     rows = [
         {
             "name": member.name,
@@ -111,10 +109,9 @@ def members(folder: HubFolder) -> None:
 )
 def revoke(folder: HubFolder, name: Annotated[str, typer.Argument()]) -> None:
     from dure.hub.authority import Authority, read_hub
-    from dure.hub.store import Store
 
     hub = read_hub(folder)
-    store = Store(hub.place)
+    store = hub.open_store()
     Authority(hub, store).revoke(name)
     store.close()
     console.print(Text(say(f"{name} is no longer a member.", f"{name}은(는) 더 이상 회원이 아닙니다."), style="bold"))
@@ -143,9 +140,8 @@ def serve_hub(
 def release(folder: HubFolder, study: StudyName) -> None:
     from dure.hub import desk, studies
     from dure.hub.authority import read_hub
-    from dure.hub.store import Store
 
-    store = Store(read_hub(folder).place)
+    store = read_hub(folder).open_store()
     hash_ = desk.find(store, study)
     studies.advance(store, hash_, "release", "board")
     store.put_event(hash_, "released", {})

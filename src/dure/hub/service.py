@@ -19,10 +19,12 @@ from dure.federation.health import Health, check_free, only_one
 from dure.federation.invitation import INVITED
 from dure.federation.membership import HUB
 from dure.guard.journal import Journal
+from dure.guard.tree_heads import TOPIC
 from dure.hub import desk, studies
 from dure.hub.authority import Authority, read_hub, renew_own
-from dure.hub.store import Member, Store
+from dure.hub.store import Member
 from dure.hub.study_run import StudyRun
+from dure.hub.witnessing import Witnessing
 from dure.study.method import Methods, installed_methods
 from dure.study.packing import pack, unpack
 from dure.study.permit import read_key
@@ -52,7 +54,7 @@ class HubService:
     ) -> None:
         self.hub = read_hub(folder)
         renew_own(self.hub)
-        self.store = Store(self.hub.place)
+        self.store = self.hub.open_store()
         self.authority = Authority(self.hub, self.store)
         self.methods = methods if methods is not None else installed_methods()
         self.journal = journal or Journal("hub")
@@ -70,6 +72,7 @@ class HubService:
         self._news, self._stop = threading.Condition(), threading.Event()
         self._courier = ThreadPoolExecutor(8, thread_name_prefix="courier")
         self._carried: set[tuple[str, str]] = set()
+        self.witnessing = Witnessing(self.hub, self.store, self._ask_site, self._courier, self.journal)
         self._health = Health(health, self._report) if health is not None else None
 
     def run(self) -> None:
@@ -155,6 +158,7 @@ class HubService:
                 answered = self._hospital(member, topic, body)
         except DureError as error:
             self.journal.say("refused", level="warning", member=member.name, topic=topic, error=error.code())
+            self.store.log.append("refused", member=member.name, topic=topic, error=error.code())
             raise
         if answered is None:
             raise FORM
@@ -198,7 +202,9 @@ class HubService:
             self.tell(hash_, "cancelled", by=member.name)
             self._abandon(hash_)
             return b""
-        return pack(desk.released(self.store, hash_, self.methods))
+        released = desk.released(self.store, hash_, self.methods)
+        self.store.log.append("fetched", study=hash_, by=member.name)
+        return pack(released)
 
     def _hospital(self, member: Member, topic: str, body: bytes) -> bytes | None:
         if topic == "permit":
@@ -207,6 +213,8 @@ class HubService:
             self.tell(said["study"], "permitted" if said["envelope"] else "declined", hospital=member.name)
             self._advance(said["study"])
             return b""
+        if topic == TOPIC:
+            return self.witnessing.receive(member, body)
         if topic == "pause":
             self._paused[member.name] = bool(unpack(body))
             self.journal.say("paused" if self._paused[member.name] else "resumed", member=member.name)
@@ -252,6 +260,8 @@ class HubService:
                     self._abandon(hash_)
             except Exception as error:  # a document of another version, say: the other studies go on
                 self.journal.say("study failed", level="error", study=hash_, why=type(error).__name__)
+        connected, hospitals = self._connected(), self.store.hospitals()
+        self.witnessing.tick({name: self._members[name] for name in hospitals if connected.get(name)})
 
     def _advance(self, hash_: str) -> None:
         """Close the review if it is over; start the run if it may, or wake it."""
@@ -278,7 +288,7 @@ class HubService:
 
     def _carry(self, hash_: str, hospital: str, document: str) -> None:
         try:
-            self._tell_site(self.identities()[hospital], "study", document.encode())
+            self._ask_site(self.identities()[hospital], "study", document.encode())
             self.store.put_delivered(hash_, hospital)
             self.tell(hash_, "delivered", hospital=hospital)
         except (Unreachable, DureError, KeyError) as error:
@@ -286,9 +296,9 @@ class HubService:
         finally:
             self._carried.discard((hash_, hospital))
 
-    def _tell_site(self, identity: str, topic: str, body: bytes) -> None:
+    def _ask_site(self, identity: str, topic: str, body: bytes) -> bytes:
         """A call that is done at once or not at all: couriers are few, and none waits for `later` after `later`."""
-        self.calls.call(identity, topic, body, self.patience, 2 * self.patience, abandoned=self._stop.is_set)
+        return self.calls.call(identity, topic, body, self.patience, 2 * self.patience, abandoned=self._stop.is_set)
 
     def _abandon(self, hash_: str) -> None:
         run = self._running.pop(hash_, None)
@@ -301,7 +311,7 @@ class HubService:
 
     def _stop_at(self, identity: str, hash_: str) -> None:
         try:
-            self._tell_site(identity, "stop", hash_.encode())
+            self._ask_site(identity, "stop", hash_.encode())
         except (Unreachable, DureError):
             return  # it is not working on it, or will refuse the next question
 
@@ -347,6 +357,7 @@ class HubService:
         for run in runs:
             run.join(10)
         self._courier.shutdown(wait=False, cancel_futures=True)
+        self.witnessing.close()
         if self._health:
             self._health.close()
         self.journal.say("stopped")

@@ -6,9 +6,12 @@ import json
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from dure.errors import FileMissing
+from dure.guard.audit import FILE, AuditLog, digest
 from dure.hub.database import Database, open_database
 
 SCHEMA = """
@@ -45,15 +48,27 @@ class Member:
 
 
 class Store:
-    """Every write is one transaction, on disk before it returns. Raises LedgerBroken on a file of another kind."""
+    """Every write is one transaction, on disk before it returns. Raises LedgerBroken on a file of another kind.
 
-    def __init__(self, place: Path | str) -> None:
+    What changes who belongs here or where a study stands is in the audit log first, whoever calls. The log lies beside
+    the store's file, or in `folder` (needed with PostgreSQL).
+    """
+
+    def __init__(self, place: Path | str, folder: Path | None = None) -> None:
         self.path = Path(place) if not str(place).startswith("postgres") else Path("postgresql")
+        self._folder = folder if folder or str(place).startswith("postgres") else self.path.parent
         self._database: Database = open_database(place)
         self._database.script(SCHEMA)
 
     def close(self) -> None:
         self._database.close()
+
+    @cached_property
+    def log(self) -> AuditLog:
+        """The hub's audit log: names, digests, shapes; never a number of a study."""
+        if self._folder is None:
+            raise FileMissing(path=FILE)
+        return AuditLog(self._folder / FILE)
 
     def transaction(self) -> AbstractContextManager[None]:
         """All writes inside happen together or not at all."""
@@ -69,6 +84,7 @@ class Store:
     def add_member(self, name: str, identity: str, role: str, key: dict[str, Any], certificate: str | None) -> None:
         values = (name, identity, role, json.dumps(key), certificate, _now())
         self._database.write("INSERT INTO member VALUES (?, ?, ?, ?, ?, ?, NULL)", values)
+        self.log.append("admitted", member=name, role=role, key=key)
 
     def members(self) -> list[Member]:
         """All, revoked ones too, in the order in which they joined."""
@@ -84,6 +100,7 @@ class Store:
 
     def replace_member(self, name: str, key: dict[str, Any], certificate: str) -> None:
         """A member that joins again after its revocation, with a new key."""
+        self.log.append("admitted", member=name, again=True, key=key)
         statement = "UPDATE member SET key = ?, certificate = ?, revoked = NULL WHERE name = ?"
         self._database.write(statement, (json.dumps(key), certificate, name))
 
@@ -93,6 +110,7 @@ class Store:
     def revoke(self, name: str) -> None:
         """The member and all its certificates; its permits no longer count."""
         now = _now()
+        self.log.append("revoked", member=name)
         with self.transaction():
             self._database.write("UPDATE member SET revoked = ? WHERE name = ?", (now, name))
             self.close_invitations(name)
@@ -110,6 +128,7 @@ class Store:
     # ── invitations ──
 
     def add_invitation(self, identity: str, name: str, role: str, expires: str) -> None:
+        self.log.append("invited", member=name, role=role, expires=expires)
         values = (identity, name, role, expires)
         self._database.write("INSERT INTO invitation VALUES (?, ?, ?, ?, NULL)", values)
 
@@ -131,6 +150,10 @@ class Store:
     # ── studies and permits ──
 
     def put_study(self, hash_: str, document: str, state: str, submitter: str = "") -> None:
+        if self.study(hash_) is None:
+            said = json.loads(document)
+            about = {"title": said.get("title"), "replaces": said.get("replaces")}
+            self.log.append("submitted", study=hash_, by=submitter, state=state, **about)
         query = "INSERT INTO study VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
         self._database.write(query, (hash_, document, state, _now(), _now(), submitter))
 
@@ -152,10 +175,13 @@ class Store:
         return [(str(hash_), str(document), str(state)) for hash_, document, state in rows]
 
     def set_state(self, hash_: str, state: str) -> None:
+        self.log.append("state", study=hash_, state=state)
         self._database.write("UPDATE study SET state = ?, since = ? WHERE hash = ?", (state, _now(), hash_))
 
     def put_permit(self, study: str, hospital: str, envelope: dict[str, Any] | None) -> None:
         """A hospital's signed permit; None where it declined. A later one replaces the earlier."""
+        said = {"answer": "permitted", "permit": digest(envelope)} if envelope else {"answer": "declined"}
+        self.log.append("answered", study=study, hospital=hospital, **said)
         text = json.dumps(envelope) if envelope else None
         query = (
             "INSERT INTO permit VALUES (?, ?, ?, ?) ON CONFLICT (study, hospital) "
@@ -178,6 +204,8 @@ class Store:
     # ── runs ──
 
     def put_run(self, name: str, study: str) -> None:
+        if name not in self.runs(study):
+            self.log.append("run", study=study, run=name)
         self._database.write("INSERT INTO run VALUES (?, ?, ?) ON CONFLICT DO NOTHING", (name, study, _now()))
 
     def runs(self, study: str) -> list[str]:
