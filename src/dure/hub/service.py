@@ -260,8 +260,8 @@ class HubService:
                     self._abandon(hash_)
             except Exception as error:  # a document of another version, say: the other studies go on
                 self.journal.say("study failed", level="error", study=hash_, why=type(error).__name__)
-        connected, hospitals = self._connected(), self.store.hospitals()
-        self.witnessing.tick({name: self._members[name] for name in hospitals if connected.get(name)})
+        members = [member for member in self._members.values() if member.role == "hospital" and not member.revoked]
+        self.witnessing.tick({member.name: member for member in members if self.calls.known(member.identity)})
 
     def _advance(self, hash_: str) -> None:
         """Close the review if it is over; start the run if it may, or wake it."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dure.errors import FileMissing, UnknownStudy
+from dure.guard.audit import digest
 from dure.site.settings import Site
 from dure.study.method import Methods, find_method, source_hash
 from dure.study.permit import Grant, Permit, permitted_step, sign
@@ -67,7 +68,8 @@ def permit(site: Site, hash_: str, methods: Methods, grants: Iterable[Grant] = (
     path = _folder(site, hash_) / "permit.json"
     _write(path, json.dumps(envelope))
     path.with_name("declined").unlink(missing_ok=True)
-    site.audit.append("permitted", study=hash_, grants=sorted(given), expires=document.expires.isoformat())
+    about = {"permit": digest(envelope), "grants": sorted(given), "expires": document.expires.isoformat()}
+    site.audit.append("permitted", study=hash_, **about)
     return envelope
 
 

@@ -216,8 +216,10 @@ class SiteService:
             if self.heads.problem and self.heads.problem is not self._forked:
                 self._forked = self.heads.problem
                 self.journal.say("fork", level="error", problem=self._forked.text("en"))
-            if self.heads.owes(HUB):
-                self.heads.show(HUB, self._hub_key, lambda body: self._line.call(TOPIC, body))
+            if self.heads.owes(self._line.membership.alliance):
+                self.heads.show(
+                    self._line.membership.alliance, self._hub_key, lambda body: self._line.call(TOPIC, body)
+                )
         except (LedgerBroken, LogForked, MessageRefused) as error:
             self.journal.say("head refused", level="error", error=error.code(), problem=error.text("en"))
         except (ValueError, KeyError, TypeError):

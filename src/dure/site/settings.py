@@ -39,12 +39,14 @@ class Resources(Strict):
 
 
 class SiteFile(Strict):
-    """`limits` may only tighten the alliance's rules. Paths are relative to the file."""
+    """`limits` may only tighten the alliance's rules. Paths are relative to the file. `keep_weights`: the list of what
+    left also holds model weights above 1 MiB, of which it otherwise notes size and digest."""
 
     hospital: str = Field(min_length=1)
     database: Path = Path("omop.duckdb")
     limits: dict[str, float] = Field(default_factory=dict)
     resources: Resources = Resources()
+    keep_weights: bool = False
 
 
 class Site:
