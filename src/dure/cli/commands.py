@@ -10,10 +10,11 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.text import Text
 
+from dure.cli.audit import audit_app
+from dure.cli.egress import site_app
 from dure.cli.office import hub_app
 from dure.cli.research import study_app
 from dure.cli.screen import Narrator, Unanswered, console, errors, say, show_error, show_remark, show_table
-from dure.cli.steward import site_app
 from dure.errors import DureError
 from dure.language import Words, reader_language
 
@@ -33,6 +34,7 @@ app = typer.Typer(
 app.add_typer(study_app, name="study")
 app.add_typer(site_app, name="site")
 app.add_typer(hub_app, name="hub")
+app.add_typer(audit_app, name="audit")
 
 
 def run(arguments: list[str]) -> int:
