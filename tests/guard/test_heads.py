@@ -208,7 +208,7 @@ def test_two_hospitals_that_were_shown_different_logs_of_one_size_find_it_when_t
     for site in (north, south):
         site.write()
         assert site.check().lines == 1  # each alone sees a log that only grows
-    with pytest.raises(LogForked, match="two versions of 3 lines: .* to north, .* to south"):
+    with pytest.raises(LogForked, match=r"two versions of 3 lines: .* to north, .* to south"):
         north.check(south)
     with pytest.raises(LogForked, match="south"):
         hub.check(north, south)
@@ -283,7 +283,7 @@ def test_a_keyid_that_lies_does_not_help(parties: tuple[Party, ...]) -> None:
 
 def test_a_witness_of_one_log_says_nothing_of_another(parties: tuple[Party, ...]) -> None:
     """A hospital's signature on the hub's head is no head of the hospital's own log."""
-    hub, north, _ = parties
+    hub, _, _ = parties
     signed = countersign(hub.heads.offer("north")["head"], SIGNERS["north"])
     with pytest.raises(ValueError, match="another's log"):
         read_head(signed, SIGNERS["north"].public_key)
