@@ -29,6 +29,12 @@ COMMANDS = [
     ("site", "standardise"),
     ("site", "quality"),
     ("site", "audit"),
+    ("site", "egress"),
+    ("audit",),
+    ("audit", "verify"),
+    ("audit", "show"),
+    ("audit", "prove"),
+    ("audit", "check-proof"),
     ("hub",),
     ("hub", "status"),
 ]

@@ -178,11 +178,11 @@ def test_a_step_that_releases_nothing_lists_nothing(stage: Any, tmp_path: Path) 
 # ── the file ──
 
 
-def departure(kind: Any, values: np.ndarray[Any, Any], **spec: Any) -> Departure:
+def departure(kind: Any, values: np.ndarray[Any, Any], masked: bool = False, **spec: Any) -> Departure:
     ask = Ask("run", "sha256:" + "a" * 64, "net", 0, ("A", "B", "C"))
     declared = (ArraySpec("w", values.shape, kind, **spec),)
     reply = Answer("A", "summary", arrays={"w": values}, rules={"w": ["as_declared"]})
-    return Departure(ask, "q" * 64, declared, reply)
+    return Departure(ask, "q" * 64, declared, reply, masked)
 
 
 def test_only_its_owner_may_read_it(played: Any) -> None:
@@ -238,7 +238,7 @@ def test_a_number_bears_the_name_of_its_cell(
 ) -> None:
     egress = Egress(tmp_path / FILE)
     values = np.arange(int(np.prod(shape)), dtype=np.int64).reshape(shape)
-    egress.write(departure("count", values, labels=labels), stage.study("attrition"), "sha256:p", masked=True)
+    egress.write(departure("count", values, True, labels=labels), stage.study("attrition"), "sha256:p")
     (left,) = egress.read()
     egress.close()
     assert [name for name, _ in left.cells()] == names

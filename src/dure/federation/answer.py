@@ -81,12 +81,13 @@ class InMemory:
 @dataclass(frozen=True)
 class Departure:
     """One reply as it is about to leave: the question and its digest, the arrays declared, and the numbers themselves,
-    before any mask. A hospital keeps them; they are in no log."""
+    before any mask. A hospital keeps them; they are in no log. `masked`: what travels is a masked part of a sum."""
 
     ask: Ask
     question: str
     declared: Declaration
     reply: Answer = field(repr=False)
+    masked: bool = False
 
 
 @dataclass

@@ -55,6 +55,8 @@ class HubService:
         self.hub = read_hub(folder)
         renew_own(self.hub)
         self.store = self.hub.open_store()
+        self.log = self.store.log
+        """The hub's audit log: for what people and members do here that the store does not write down itself."""
         self.authority = Authority(self.hub, self.store)
         self.methods = methods if methods is not None else installed_methods()
         self.journal = journal or Journal("hub")
@@ -158,7 +160,7 @@ class HubService:
                 answered = self._hospital(member, topic, body)
         except DureError as error:
             self.journal.say("refused", level="warning", member=member.name, topic=topic, error=error.code())
-            self.store.log.append("refused", member=member.name, topic=topic, error=error.code())
+            self.log.append("refused", member=member.name, topic=topic, error=error.code())
             raise
         if answered is None:
             raise FORM
@@ -203,7 +205,7 @@ class HubService:
             self._abandon(hash_)
             return b""
         released = desk.released(self.store, hash_, self.methods)
-        self.store.log.append("fetched", study=hash_, by=member.name)
+        self.log.append("fetched", study=hash_, by=member.name)
         return pack(released)
 
     def _hospital(self, member: Member, topic: str, body: bytes) -> bytes | None:

@@ -99,7 +99,7 @@ class Egress:
         self._connection.execute("PRAGMA synchronous = FULL")
         self._connection.execute(SCHEMA)
 
-    def write(self, departure: Departure, study: Study, permit: str, masked: bool = False) -> None:
+    def write(self, departure: Departure, study: Study, permit: str) -> None:
         """Every array of a reply, at once or not at all. The same question again, after a crash, is listed once."""
         ask, now = departure.ask, datetime.now(UTC).isoformat(timespec="seconds")
         title = json.dumps([study.title.en, study.title.ko], ensure_ascii=False)
@@ -112,7 +112,7 @@ class Egress:
             shape, sha256 = json.dumps(values.shape), hashlib.sha256(data).hexdigest()
             words = json.dumps(labels, ensure_ascii=False)
             numbers = zlib.compress(data, 1) if kept else None
-            what = (shape, kind, masked, json.dumps(list(rules)), words, values.nbytes, sha256, numbers)
+            what = (shape, kind, departure.masked, json.dumps(list(rules)), words, values.nbytes, sha256, numbers)
             rows.append((*about, *what))
         self._connection.execute("BEGIN IMMEDIATE")
         try:
