@@ -21,6 +21,7 @@
     ├── BoardsDecide          a hospital with accounts signs no permit past its boards
     ├── AccountError          who somebody is, and whether they may sign in
     │   └── NotSignedIn · SignInRefused · TooManyAttempts · WeakPassword · AccountConflict
+    ├── LogForked             an audit log is not the one whose signed head somebody has seen
     ├── MembershipError       the hub and a member do not come together
     │   └── TokenRefused · MessageRefused · ProtocolMismatch · HubUnreachable · NotAMember · MemberConflict · KeyExposed
     └── SiteError             a hospital could not answer
@@ -605,6 +606,19 @@ class AccountConflict(AccountError):
     what = Words("The account '{name}' cannot be changed like this.", "'{name}' 계정을 이렇게 바꿀 수 없습니다.")
     why = Words("{problem}.", "{problem}.")
     remedy = Words("{hint}", "{hint}")
+
+
+class LogForked(DureError):
+    what = Words(
+        "The audit log of '{who}' is not the one that was seen before.",
+        "'{who}'의 감사 기록이 전에 확인된 기록과 다릅니다.",
+    )
+    why = Words("{problem}.", "{problem}.")
+    remedy = Words(
+        "Change nothing in either folder, and let the alliance's auditor compare them: "
+        "dure audit verify FOLDER --against OTHER.",
+        "어느 폴더도 바꾸지 말고 연합의 감사자가 비교하게 하십시오: dure audit verify 폴더 --against 다른폴더",
+    )
 
 
 # ── hub and members ──────────────────────────────────────────────────────────────────────────────

@@ -8,6 +8,7 @@ import json
 import stat
 import subprocess
 import sys
+import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -281,3 +282,70 @@ def test_processes_that_write_at_once_lose_nothing(tmp_path: Path) -> None:
     assert len(entries) == 120
     for who in "abc":
         assert [entry["number_of_it"] for entry in entries if entry["who"] == who] == list(range(40))
+
+
+def test_a_log_replaced_under_a_running_process_is_not_taken_for_its_own(tmp_path: Path) -> None:
+    log = written(tmp_path / "audit.jsonl", 4)
+    kept = log.path.read_bytes()
+    anew = written(tmp_path / "anew.jsonl", 6)
+    anew.path.replace(log.path)
+    for _ in range(2):  # not only the first time
+        with pytest.raises(LedgerBroken, match="lacks lines"):
+            log.append("left")
+    log.path.write_bytes(b"".join(kept.splitlines(keepends=True)[:3]))
+    with pytest.raises(LedgerBroken, match="lacks lines"):
+        log.tree_head()
+    log.path.unlink()
+    with pytest.raises(LedgerBroken, match="lacks lines"):
+        log.tree_head()
+    log.path.write_bytes(kept)
+    log.append("left")
+    assert AuditLog(log.path).verify() == 5
+
+
+def test_a_line_written_in_another_way_is_a_changed_line(tmp_path: Path) -> None:
+    log = written(tmp_path / "audit.jsonl", 2)
+    whole = log.path.read_bytes()
+    for changed in (
+        whole.replace(b'": ', b'":  ', 1),
+        whole.replace(b"{", b'{"step": "other", ', 1),
+        whole.replace("한".encode(), b"\\ud55c", 1),
+        whole.replace(b"\n", b"\n\n", 1),
+        whole.replace(b"\n", b"\r\n", 1),
+    ):
+        log.path.write_bytes(changed)
+        with pytest.raises(LedgerBroken):
+            AuditLog(log.path)
+
+
+def test_an_entry_costs_the_same_in_a_long_log_and_reads_nothing_again(tmp_path: Path) -> None:
+    log = written(tmp_path / "audit.jsonl", 50)
+    read: list[int] = []
+
+    class Watched(AuditLog):
+        def _lines(self, file: Any, start: int) -> list[bytes]:
+            found = super()._lines(file, start)
+            read.append(len(found))
+            return found
+
+    watched = Watched(log.path)
+    for number in range(20):
+        watched.append("asked", number_of_it=number)
+    log.append("asked")
+    watched.append("asked")
+    assert read == [50, 1]  # when it was opened; and what the other wrote
+    assert AuditLog(log.path).verify() == 72
+
+
+def test_threads_that_write_at_once_lose_nothing(tmp_path: Path) -> None:
+    log = AuditLog(tmp_path / "audit.jsonl")
+    threads = [
+        threading.Thread(target=lambda: [log.append("asked") for _ in range(25)])  # type: ignore[func-returns-value]
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert AuditLog(log.path).verify() == log.count == 100
+    assert log.tree_head() == AuditLog(log.path).tree_head()

@@ -16,19 +16,20 @@ KEY = {"keyid": "1", "keytype": "ed25519", "scheme": "ed25519", "keyval": {"publ
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def place(request: Any, tmp_path: Path) -> Any:
+    """What `Store` is given after the star: its place, and the folder of its audit log."""
     if request.param == "sqlite":
-        return tmp_path / "hub.db"
+        return (tmp_path / "hub.db",)
     url = request.getfixturevalue("postgres")
     store = Store(url)
     tables = ("member", "invitation", "serial", "study", "permit", "delivery", "run", "ledger", "event")
     for table in tables:
         store._database.write(f"DELETE FROM {table}")
     store.close()
-    return url
+    return url, tmp_path
 
 
 def test_members_join_are_revoked_and_come_back(place: Any) -> None:
-    store = Store(place)
+    store = Store(*place)
     store.add_member("서울", "m-1", "hospital", KEY, "certificate")
     store.add_member("Researcher", "m-2", "researcher", KEY, None)
     store.add_serial("AB", "서울")
@@ -46,10 +47,10 @@ def test_members_join_are_revoked_and_come_back(place: Any) -> None:
 
 
 def test_an_invitation_is_used_once_however_many_try_at_once(place: Any) -> None:
-    store = Store(place)
+    store = Store(*place)
     store.add_invitation("invited-1", "서울", "hospital", "2999-01-01T00:00:00+00:00")
     won: list[bool] = []
-    others = [Store(place) for _ in range(4)]
+    others = [Store(*place) for _ in range(4)]
     threads = [threading.Thread(target=lambda one=one: won.append(one.use_invitation("invited-1"))) for one in others]
     for thread in threads:
         thread.start()
@@ -62,7 +63,7 @@ def test_an_invitation_is_used_once_however_many_try_at_once(place: Any) -> None
 
 
 def test_the_ledger_keeps_bytes_and_is_the_same_after_opening_again(place: Any) -> None:
-    store, entry = Store(place), bytes(range(256)) * 1000
+    store, entry = Store(*place), bytes(range(256)) * 1000
     store.put_study("sha256:1", "{}", "submitted", "Researcher")
     store.put_study("sha256:1", "{}", "changed", "nobody")  # submitting again changes nothing
     store.put_run("run", "sha256:1")
@@ -72,7 +73,7 @@ def test_the_ledger_keeps_bytes_and_is_the_same_after_opening_again(place: Any) 
     ledger.write("model", None, entry)
     ledger.write("model", "서울", b"of one")
     store.close()
-    store = Store(place)
+    store = Store(*place)
     ledger = store.ledger("run")
     assert ledger.read("model", None) == entry
     assert ledger.folds("model") == [entry, b"of one"]
@@ -84,7 +85,7 @@ def test_the_ledger_keeps_bytes_and_is_the_same_after_opening_again(place: Any) 
 
 
 def test_a_transaction_that_fails_leaves_nothing(place: Any) -> None:
-    store = Store(place)
+    store = Store(*place)
     store.put_study("sha256:1", "{}", "submitted")
     with pytest.raises(KeyError):
         half_a_change(store)
@@ -101,7 +102,7 @@ def half_a_change(store: Store) -> None:
 
 
 def test_permits_deliveries_and_events(place: Any) -> None:
-    store = Store(place)
+    store = Store(*place)
     store.put_permit("sha256:1", "서울", {"a": 1})
     store.put_permit("sha256:1", "서울", None)
     assert store.permits("sha256:1") == {"서울": None}

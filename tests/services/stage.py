@@ -98,7 +98,7 @@ class Town:
     def __init__(self, folder: Path, scheme: str = "tcp", patience: float = 30.0, store: str = "hub.db") -> None:
         self.folder, self.patience = folder, patience
         self.hub: Hub = create_hub(folder / "hub", "Test", "127.0.0.1", free_port(), scheme, store, "127.0.0.1")
-        self.store = Store(self.hub.place)
+        self.store = self.hub.open_store()
         self.authority = Authority(self.hub, self.store)
         self.processes: dict[str, Process] = {}
         self.sites: dict[str, Site] = {}

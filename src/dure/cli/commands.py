@@ -10,13 +10,14 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.text import Text
 
+from dure.cli.audit import audit_app
+from dure.cli.egress import site_app
 from dure.cli.office import hub_app
 from dure.cli.people import add_to as add_people
 from dure.cli.release import release_app
 from dure.cli.research import study_app
 from dure.cli.review import review_app
 from dure.cli.screen import Narrator, Unanswered, console, errors, say, show_error, show_remark, show_table
-from dure.cli.steward import site_app
 from dure.errors import DureError
 from dure.language import Words, reader_language
 
@@ -39,6 +40,7 @@ app.add_typer(hub_app, name="hub")
 app.add_typer(review_app, name="review")
 app.add_typer(release_app, name="release")
 add_people(app)
+app.add_typer(audit_app, name="audit")
 
 
 def run(arguments: list[str]) -> int:

@@ -69,11 +69,10 @@ def invite(
     from dure.guard.acting import may
     from dure.guard.certificates import grouped, write_private
     from dure.hub.authority import Authority, read_hub
-    from dure.hub.store import Store
 
     hub = read_hub(folder)
     may(folder, "admit")
-    store = Store(hub.place)
+    store = hub.open_store()
     text = Authority(hub, store).invite(name, role, timedelta(hours=hours))
     store.close()
     if out:
@@ -96,11 +95,9 @@ def members(folder: HubFolder) -> None:
     from dure.guard.acting import may
     from dure.guard.permissions import MEMBERS
     from dure.hub.authority import fingerprint_of, read_hub
-    from dure.hub.store import Store
 
-    hub = read_hub(folder)
     may(folder, "see_members")
-    store = Store(hub.place)
+    store = read_hub(folder).open_store()
     rows = [
         {
             "name": member.name,
@@ -127,11 +124,10 @@ def members(folder: HubFolder) -> None:
 def revoke(folder: HubFolder, name: Annotated[str, typer.Argument()]) -> None:
     from dure.guard.acting import may
     from dure.hub.authority import Authority, read_hub
-    from dure.hub.store import Store
 
     hub = read_hub(folder)
     may(folder, "admit")
-    store = Store(hub.place)
+    store = hub.open_store()
     Authority(hub, store).revoke(name)
     store.close()
     console.print(Text(say(f"{name} is no longer a member.", f"{name}은(는) 더 이상 회원이 아닙니다."), style="bold"))
@@ -161,11 +157,10 @@ def release(folder: HubFolder, study: StudyName) -> None:
     from dure.guard.acting import acting
     from dure.hub import desk, releases
     from dure.hub.authority import read_hub
-    from dure.hub.store import Store
     from dure.study.method import installed_methods
 
     hub, actor = read_hub(folder), acting(folder)
-    store = Store(hub.place)
+    store = hub.open_store()
     try:
         hash_, methods = desk.find(store, study), installed_methods()
         waits = releases.waiting(store, hash_, methods)
@@ -186,10 +181,9 @@ def cancel_study(folder: HubFolder, study: StudyName) -> None:
     from dure.guard.acting import may
     from dure.hub import desk
     from dure.hub.authority import read_hub
-    from dure.hub.store import Store
 
     hub = read_hub(folder)
-    store = Store(hub.place)
+    store = hub.open_store()
     try:
         hash_ = desk.find(store, study)
         desk.withdraw(store, hash_, may(folder, "cancel", store.submission(hash_)[1]))

@@ -236,12 +236,11 @@ def _belongs(folder: Path, name: str, role: Role, organisation: str) -> None:
     from dure.errors import AccountConflict, NotAMember
     from dure.guard.permissions import MEMBERS, OF_THE_ALLIANCE, ROLES
     from dure.hub.authority import read_hub
-    from dure.hub.store import Store
 
     hub = read_hub(folder)
     fitting = OF_THE_ALLIANCE
     if organisation != hub.alliance:
-        store = Store(hub.place)
+        store = hub.open_store()
         kinds = {member.name: member.role for member in store.members() if not member.revoked}
         store.close()
         if organisation not in kinds:

@@ -142,9 +142,8 @@ def _decide(folder: Path, study: str, digest: str, approves: bool, said: str) ->
 @contextmanager
 def _store(folder: Path) -> Iterator[Store]:
     from dure.hub.authority import read_hub
-    from dure.hub.store import Store
 
-    store = Store(read_hub(folder).place)
+    store = read_hub(folder).open_store()
     try:
         yield store
     finally:

@@ -20,7 +20,6 @@ from dure.federation.ledger import Outcome
 from dure.federation.membership import enrol
 from dure.hub.authority import Authority, create_hub
 from dure.hub.runs import results
-from dure.hub.store import Store
 from dure.language import Words
 from dure.site import inbox
 from dure.site.runner import Runner
@@ -67,7 +66,7 @@ def joined(
 ) -> Iterator[tuple[Alliance, client.Alliance, Services]]:
     """A hub on one port, every hospital enrolled and serving, the study submitted and in every inbox."""
     hub = create_hub(folder / "hub", "Demonstration", "127.0.0.1", _free_port(), scheme, listen="127.0.0.1")
-    store = Store(hub.place)
+    store = hub.open_store()
     authority = Authority(hub, store)
     logs = folder / "services"
     logs.mkdir()

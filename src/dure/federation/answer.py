@@ -17,7 +17,7 @@ from dure.errors import DataError, DureError, NotConverged, NotEstimable, Refuse
 from dure.federation.messages import Answer, Ask, error_data
 from dure.federation.plan import Plan
 from dure.guard import gate
-from dure.guard.audit import AuditLog
+from dure.guard.audit import AuditLog, declaration_digest
 from dure.guard.release import release
 from dure.guard.rules import Limits
 from dure.study.method import Kept, read_parameters
@@ -27,7 +27,7 @@ from dure.study.regroup import regrouped
 from dure.study.result import Result, pack_result, unpack_result
 from dure.study.rows import Column, Rows
 from dure.study.spec import Step
-from dure.study.summary import Total
+from dure.study.summary import Declaration, Total
 
 MOST_ROUNDS = 10_000
 ALONE_RULES = (
@@ -78,9 +78,24 @@ class InMemory:
         } | {round: entry}
 
 
+@dataclass(frozen=True)
+class Departure:
+    """One reply as it is about to leave: the question and its digest, the arrays declared, and the numbers themselves,
+    before any mask. A hospital keeps them; they are in no log. `masked`: what travels is a masked part of a sum."""
+
+    ask: Ask
+    question: str
+    declared: Declaration
+    reply: Answer = field(repr=False)
+    masked: bool = False
+
+
 @dataclass
 class Desk:
-    """Everything a hospital needs to answer: its plan, permission, limits, rows, memory and audit log."""
+    """Everything a hospital needs to answer: its plan, permission, limits, rows, memory and audit log.
+
+    `permit`: digest of the permit it answers under. `egress` is given every reply before it is sent.
+    """
 
     hospital: str
     plan: Plan
@@ -89,10 +104,16 @@ class Desk:
     rows: Callable[[], Rows]
     memory: Memory
     audit: AuditLog | None = None
+    permit: str = ""
+    egress: Callable[[Departure], None] | None = None
 
     def log(self, event: str, **details: Any) -> None:
         if self.audit is not None:
             self.audit.append(event, **details)
+
+
+Leaving = tuple[Answer, Kept, dict[str, Any], Declaration]
+"""What leaves, what is kept for the next round, what the log says of the arrays, and their declaration."""
 
 
 def answer(ask: Ask, desk: Desk) -> bytes:
@@ -109,7 +130,7 @@ def answer(ask: Ask, desk: Desk) -> bytes:
         gate.before_rows(_asked(ask, step, 0, _inside(desk) if silent else desk))
         rows = _with_lineage(ask, step, desk)
         answered = _silent if silent else _alone if ask.alone else _summary
-        reply, kept, details = answered(ask, step, rows, desk)
+        reply, kept, details, declared = answered(ask, step, rows, desk)
     except Refused as error:
         # The hospital's own people see the cell and the count; the reply holds the rule and the way out.
         desk.log("refused", rule=error.rule, detail=error.detail, **about)
@@ -119,12 +140,15 @@ def answer(ask: Ask, desk: Desk) -> bytes:
         return Answer(desk.hospital, "error", error=error_data(error)).to_bytes()
     data = reply.to_bytes()
     # The log first: a process killed in between leaves an array named twice, never one that is not named.
-    desk.log("left", bytes=len(data), sha256=hashlib.sha256(data).hexdigest(), **details, **about)
+    bound = {"question": f"sha256:{digest}", "permit": desk.permit, "declaration": declaration_digest(declared)}
+    desk.log("left", bytes=len(data), sha256=hashlib.sha256(data).hexdigest(), **details, **bound, **about)
+    if desk.egress is not None:
+        desk.egress(Departure(ask, digest, declared, reply))
     desk.memory.write(ask.run, ask.step, ask.fold, ask.round, Remembered(digest, data, pack(kept)))
     return data
 
 
-def _summary(ask: Ask, step: Step, rows: Rows, desk: Desk) -> tuple[Answer, Kept, dict[str, Any]]:
+def _summary(ask: Ask, step: Step, rows: Rows, desk: Desk) -> Leaving:
     method = desk.plan.method(step)
     question = desk.plan.question(step, ask.hospitals, _results(ask, desk))
     asked = _asked(ask, step, rows.n, desk)
@@ -142,10 +166,11 @@ def _summary(ask: Ask, step: Step, rows: Rows, desk: Desk) -> tuple[Answer, Kept
         }
         for spec in gate.sent(declaration)
     ]
-    return Answer(desk.hospital, "summary", arrays=passed.summary, rules=rules), kept, {"arrays": arrays}
+    reply = Answer(desk.hospital, "summary", arrays=passed.summary, rules=rules)
+    return reply, kept, {"arrays": arrays}, gate.sent(declaration)
 
 
-def _alone(ask: Ask, step: Step, rows: Rows, desk: Desk) -> tuple[Answer, Kept, dict[str, Any]]:
+def _alone(ask: Ask, step: Step, rows: Rows, desk: Desk) -> Leaving:
     """The whole loop inside this hospital; only the released Result may leave, the working one is kept."""
     method = desk.plan.method(step)
     hospitals = (desk.hospital,)
@@ -164,22 +189,22 @@ def _alone(ask: Ask, step: Step, rows: Rows, desk: Desk) -> tuple[Answer, Kept, 
             data = pack_result(released)
             reply = Answer(desk.hospital, "result", result=data, rules={"result": list(ALONE_RULES)})
             arrays = [{"name": "result", "shape": [], "bytes": len(data), "withheld": 0}]
-            return reply, {"result": pack_result(concluded), "kept": kept}, {"arrays": arrays}
+            return reply, {"result": pack_result(concluded), "kept": kept}, {"arrays": arrays}, ()
         state = concluded
     raise NotConverged(rounds=MOST_ROUNDS)
 
 
-def _silent(ask: Ask, step: Step, rows: Rows, desk: Desk) -> tuple[Answer, Kept, dict[str, Any]]:
+def _silent(ask: Ask, step: Step, rows: Rows, desk: Desk) -> Leaving:
     """The loop inside this hospital of a step that releases nothing: its Result is kept for later steps, and the reply
     is empty, the same where the hospital's data give no answer."""
     kept: Kept = {"result": None, "kept": {}}
     try:
-        _, kept, _ = _alone(ask, step, rows, _inside(desk))
+        _, kept, _, _ = _alone(ask, step, rows, _inside(desk))
     except (DataError, NotEstimable, Refused) as error:
         desk.log("no answer", error=error.code(), run=ask.run, study=ask.study, step=ask.step)
     data = pack_result(Result(method=step.method))
     arrays = [{"name": "result", "shape": [], "bytes": len(data), "withheld": 0}]
-    return Answer(desk.hospital, "result", result=data), kept, {"arrays": arrays}
+    return Answer(desk.hospital, "result", result=data), kept, {"arrays": arrays}, ()
 
 
 def _inside(desk: Desk) -> Desk:

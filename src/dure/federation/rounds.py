@@ -116,6 +116,8 @@ class Run:
             if (entry := self.ledger.read(step.name, name)) is None or unpack(entry)["status"] == "waiting"
         ]
         messages = {name: self._message(step, name, (name,), 0, {}, None, alone=True) for name in waiting}
+        if messages:
+            self.progress("asked", {"step": step.name, "round": 0, "fold": None, "asks": messages, "declared": ()})
         opened = self.summing.collect(self.engine, messages, (), step.name, 0, None) if messages else None
         for name in self.taking_part:
             if opened and name in messages:
@@ -172,7 +174,9 @@ class Run:
                 state = method.start(question) if state is None else state
                 declaration = method.declare(question, state)
                 asks = {name: self._message(step, name, members, round_, state, fold) for name in members}
-                opened = self.summing.collect(self.engine, asks, gate.sent(declaration), step.name, round_, fold)
+                place, declared = {"step": step.name, "round": round_, "fold": fold}, gate.sent(declaration)
+                self.progress("asked", {**place, "asks": asks, "declared": declared})
+                opened = self.summing.collect(self.engine, asks, declared, step.name, round_, fold)
                 # What came has left, even where the sum is never opened because somebody did not answer; a repeated
                 # round brings the same bytes again and is listed once.
                 left = [item for item in left if item.round != round_] + list(opened.left)
@@ -183,6 +187,7 @@ class Run:
                     raise _first(opened.errors)
                 assert opened.total is not None
                 self._remember_opened(members)
+                self.progress("opened", {**place, "members": members, "declared": declared})
                 arrays |= opened.total
                 gate.check_total(opened.total, declaration, self.limits)
                 concluded = method.conclude(total_of(opened.total), question, state)
@@ -303,6 +308,8 @@ class Run:
             "error": error_data(error) if error else None,
         }
         self.ledger.write(step.name, fold, pack(entry))
+        if status != "running":
+            self.progress("ended", {"step": step.name, "fold": fold, "status": status, "error": error})
 
     def _recorded(self, step: Step, fold: str | None, left: list[Left], released: bool = False) -> Fold:
         """The fold as the ledger has it, with release rules applied."""

@@ -43,6 +43,10 @@ class Hub:
     def keys(self, known: Any) -> OwnKeys:
         return OwnKeys(self.folder / "key.pem", known)
 
+    def open_store(self) -> Store:
+        """The store, with the audit log of this folder."""
+        return Store(self.place, self.folder)
+
 
 def create_hub(
     folder: Path,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
+from dure.errors import Refused
 from dure.federation.engine import Engine
 from dure.federation.ledger import InMemoryLedger, Ledger, Outcome
 from dure.federation.local_engine import LocalEngine
@@ -11,6 +13,7 @@ from dure.federation.plain_sum import PlainSum
 from dure.federation.plan import plan_of
 from dure.federation.rounds import Progress, Run
 from dure.federation.sums import Summing
+from dure.guard.audit import AuditLog, declaration_digest, digest
 from dure.guard.rules import DEFAULT, Limits, strictest, tighten
 from dure.hub import studies
 from dure.hub.store import Store
@@ -40,6 +43,7 @@ def run_study(
     within = studies.read(store, hash_)[0].quorum.answer_within
     waits = PlainSum(seconds(within)) if within else PlainSum()
     run = _run(store, hash_, engine, methods, name, limits, summing or waits, progress)
+    run.progress = _logged(store.log, hash_, run.name, progress)
     store.put_run(run.name, hash_)
     outcomes = run.steps()
     waiting = any(outcome.status == "waiting" for outcome in outcomes.values())
@@ -54,6 +58,29 @@ def results(store: Store, hash_: str, methods: Methods, name: str | None = None)
     run = _run(store, hash_, nobody, methods, name, DEFAULT, PlainSum(), lambda event, details: None, over=True)
     run.ledger = _Unwritten(run.ledger)
     return run.steps()
+
+
+def _logged(log: AuditLog, study: str, run: str, progress: Progress) -> Progress:
+    """Rounds go to the audit log: who was asked what, whose sum was opened, how a step ended; no number of it."""
+
+    def tell(event: str, details: Mapping[str, Any]) -> None:
+        said: dict[str, Any] = {"study": study, "run": run, **details}
+        if event == "asked":
+            said["questions"] = {hospital: digest(message) for hospital, message in said.pop("asks").items()}
+        if event in ("asked", "opened"):
+            declared = said.pop("declared")
+            arrays = [[spec.name, list(spec.shape)] for spec in declared]
+            log.append(event, **said, declaration=declaration_digest(declared), arrays=arrays)
+        elif event == "ended":
+            error = said.pop("error")
+            rule = error.rule if isinstance(error, Refused) else None
+            log.append(event, **said, error=error.code() if error else None, rule=rule)
+        else:
+            if event == "dropped":
+                log.append("left out", study=study, run=run, hospital=said["hospital"], error=said["error"].code())
+            progress(event, details)
+
+    return tell
 
 
 class _Unwritten:

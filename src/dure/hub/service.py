@@ -22,10 +22,13 @@ from dure.federation.on_behalf import opened
 from dure.guard.accounts import Accounts
 from dure.guard.journal import Journal
 from dure.guard.permissions import Actor, check
+from dure.guard.tree_heads import TOPIC
 from dure.hub import desk, reception, releases, studies
 from dure.hub.authority import Authority, read_hub, renew_own
-from dure.hub.store import Member, Store
+from dure.hub.courier import Courier
+from dure.hub.store import Member
 from dure.hub.study_run import StudyRun
+from dure.hub.witnessing import Witnessing
 from dure.study.method import Methods, installed_methods
 from dure.study.packing import pack, unpack
 from dure.study.permit import read_key
@@ -67,7 +70,9 @@ class HubService:
     ) -> None:
         self.hub = read_hub(folder)
         renew_own(self.hub)
-        self.store = Store(self.hub.place)
+        self.store = self.hub.open_store()
+        self.log = self.store.log
+        """The hub's audit log: for what people and members do here that the store does not write down itself."""
         self.authority = Authority(self.hub, self.store)
         self.accounts = Accounts(folder)
         self.methods = methods if methods is not None else installed_methods()
@@ -85,7 +90,8 @@ class HubService:
         self._following: set[str] = set()
         self._news, self._stop = threading.Condition(), threading.Event()
         self._courier = ThreadPoolExecutor(8, thread_name_prefix="courier")
-        self._carried: set[tuple[str, str]] = set()
+        self._inboxes = Courier(self, self._courier)
+        self.witnessing = Witnessing(self.hub, self.store, self.ask_site, self._courier, self.journal)
         self._health = Health(health, self._report) if health is not None else None
 
     def run(self) -> None:
@@ -181,6 +187,7 @@ class HubService:
         except DureError as error:
             details = {"topic": topic, "error": error.code(), "person": person}
             self.journal.say("refused", level="warning", member=member.name, **details)
+            self.log.append("refused", member=member.name, person=person, topic=topic, error=error.code())
             raise
         if answered is None:
             raise FORM
@@ -235,7 +242,9 @@ class HubService:
             answered = desk.decided(self.store, self.methods, topic, hash_, actor, asked)
             self._deliver()
             return pack(answered)
-        return pack(desk.released(self.store, hash_, self.methods))
+        released = desk.released(self.store, hash_, self.methods)
+        self.log.append("fetched", study=hash_, by=actor.name, organisation=actor.organisation)
+        return pack(released)
 
     def _hospital(self, member: Member, topic: str, body: bytes) -> bytes | None:
         if topic == "permit":
@@ -245,6 +254,8 @@ class HubService:
             self.tell(said["study"], said["kind"], hospital=member.name, said=words)
             self._advance(said["study"])
             return b""
+        if topic == TOPIC:
+            return self.witnessing.receive(member, body)
         if topic == "pause":
             self._paused[member.name] = bool(unpack(body))
             self.journal.say("paused" if self._paused[member.name] else "resumed", member=member.name)
@@ -290,6 +301,8 @@ class HubService:
                     self._abandon(hash_)
             except Exception as error:  # a document of another version, say: the other studies go on
                 self.journal.say("study failed", level="error", study=hash_, why=type(error).__name__)
+        members = [member for member in self._members.values() if member.role == "hospital" and not member.revoked]
+        self.witnessing.tick({member.name: member for member in members if self.calls.known(member.identity)})
 
     def _advance(self, hash_: str) -> None:
         """Close the review if it is over; start the run if it may, or wake it."""
@@ -304,30 +317,15 @@ class HubService:
         run.look()
 
     def _deliver(self) -> None:
-        """Studies into the inboxes of hospitals that are connected and do not hold them yet."""
+        """Studies and boards' decisions into the inboxes of hospitals that are connected and do not hold them yet."""
         connected = self._connected()
         for hash_, document, state in self.store.studies():
-            if state not in REVIEWS and state not in RUNS:
-                continue
-            for name in set(self.store.hospitals()) - self.store.delivered(hash_):
-                if connected.get(name) and (hash_, name) not in self._carried:
-                    self._carried.add((hash_, name))
-                    self._courier.submit(self._carry, hash_, name, document)
+            if state in REVIEWS or state in RUNS:
+                self._inboxes.look(hash_, document, connected)
 
-    def _carry(self, hash_: str, hospital: str, document: str) -> None:
-        try:
-            proposer = self.store.submission(hash_)[1]
-            self._tell_site(self.identities()[hospital], "study", pack({"document": document, "proposer": proposer}))
-            studies.delivered(self.store, hash_, hospital)
-            self.tell(hash_, "delivered", hospital=hospital)
-        except (Unreachable, DureError, KeyError) as error:
-            self.journal.say("not delivered", level="warning", study=hash_, hospital=hospital, why=type(error).__name__)
-        finally:
-            self._carried.discard((hash_, hospital))
-
-    def _tell_site(self, identity: str, topic: str, body: bytes) -> None:
+    def ask_site(self, identity: str, topic: str, body: bytes) -> bytes:
         """A call that is done at once or not at all: couriers are few, and none waits for `later` after `later`."""
-        self.calls.call(identity, topic, body, self.patience, 2 * self.patience, abandoned=self._stop.is_set)
+        return self.calls.call(identity, topic, body, self.patience, 2 * self.patience, abandoned=self._stop.is_set)
 
     def _abandon(self, hash_: str) -> None:
         run = self._running.pop(hash_, None)
@@ -340,7 +338,7 @@ class HubService:
 
     def _stop_at(self, identity: str, hash_: str) -> None:
         try:
-            self._tell_site(identity, "stop", hash_.encode())
+            self.ask_site(identity, "stop", hash_.encode())
         except (Unreachable, DureError):
             return  # it is not working on it, or will refuse the next question
 
@@ -386,6 +384,7 @@ class HubService:
         for run in runs:
             run.join(10)
         self._courier.shutdown(wait=False, cancel_futures=True)
+        self.witnessing.close()
         if self._health:
             self._health.close()
         self.journal.say("stopped")

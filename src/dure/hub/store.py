@@ -6,9 +6,12 @@ import json
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from dure.errors import FileMissing
+from dure.guard.audit import FILE, AuditLog, digest
 from dure.hub.database import Database, open_database
 
 SCHEMA = """
@@ -57,15 +60,27 @@ class Member:
 
 
 class Store:
-    """Every write is one transaction, on disk before it returns. Raises LedgerBroken on a file of another kind."""
+    """Every write is one transaction, on disk before it returns. Raises LedgerBroken on a file of another kind.
 
-    def __init__(self, place: Path | str) -> None:
+    What changes who belongs here or where a study stands is in the audit log first, whoever calls. The log lies beside
+    the store's file, or in `folder` (needed with PostgreSQL).
+    """
+
+    def __init__(self, place: Path | str, folder: Path | None = None) -> None:
         self.path = Path(place) if not str(place).startswith("postgres") else Path("postgresql")
+        self._folder = folder if folder or str(place).startswith("postgres") else self.path.parent
         self._database: Database = open_database(place)
         self._database.script(SCHEMA)
 
     def close(self) -> None:
         self._database.close()
+
+    @cached_property
+    def log(self) -> AuditLog:
+        """The hub's audit log: names, digests, shapes; never a number of a study."""
+        if self._folder is None:
+            raise FileMissing(path=FILE)
+        return AuditLog(self._folder / FILE)
 
     def transaction(self) -> AbstractContextManager[None]:
         """All writes inside happen together or not at all."""
@@ -81,6 +96,7 @@ class Store:
     def add_member(self, name: str, identity: str, role: str, key: dict[str, Any], certificate: str | None) -> None:
         values = (name, identity, role, json.dumps(key), certificate, _now())
         self._database.write("INSERT INTO member VALUES (?, ?, ?, ?, ?, ?, NULL)", values)
+        self.log.append("admitted", member=name, role=role, key=key)
 
     def members(self) -> list[Member]:
         """All, revoked ones too, in the order in which they joined."""
@@ -96,6 +112,7 @@ class Store:
 
     def replace_member(self, name: str, key: dict[str, Any], certificate: str) -> None:
         """A member that joins again after its revocation, with a new key."""
+        self.log.append("admitted", member=name, again=True, key=key)
         statement = "UPDATE member SET key = ?, certificate = ?, revoked = NULL WHERE name = ?"
         self._database.write(statement, (json.dumps(key), certificate, name))
 
@@ -105,6 +122,7 @@ class Store:
     def revoke(self, name: str) -> None:
         """The member and all its certificates; its permits no longer count."""
         now = _now()
+        self.log.append("revoked", member=name)
         with self.transaction():
             self._database.write("UPDATE member SET revoked = ? WHERE name = ?", (now, name))
             self.close_invitations(name)
@@ -122,6 +140,7 @@ class Store:
     # ── invitations ──
 
     def add_invitation(self, identity: str, name: str, role: str, expires: str) -> None:
+        self.log.append("invited", member=name, role=role, expires=expires)
         values = (identity, name, role, expires)
         self._database.write("INSERT INTO invitation VALUES (?, ?, ?, ?, NULL)", values)
 
@@ -143,6 +162,10 @@ class Store:
     # ── studies and permits ──
 
     def put_study(self, hash_: str, document: str, state: str, submitter: str = "") -> None:
+        if self.study(hash_) is None:
+            said = json.loads(document)
+            about = {"title": said.get("title"), "replaces": said.get("replaces")}
+            self.log.append("submitted", study=hash_, by=submitter, state=state, **about)
         query = "INSERT INTO study VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
         self._database.write(query, (hash_, document, state, _now(), _now(), submitter))
 
@@ -164,10 +187,11 @@ class Store:
         return [(str(hash_), str(document), str(state)) for hash_, document, state in rows]
 
     def set_state(self, hash_: str, state: str) -> None:
+        self.log.append("state", study=hash_, state=state)
         self._database.write("UPDATE study SET state = ?, since = ? WHERE hash = ?", (state, _now(), hash_))
 
     def put_permit(self, study: str, hospital: str, envelope: dict[str, Any] | None) -> None:
-        """A hospital's signed permit; None where it declined. A later one replaces the earlier."""
+        """A hospital's signed permit; None where it gave none. A later one replaces the earlier."""
         text = json.dumps(envelope) if envelope else None
         query = (
             "INSERT INTO permit VALUES (?, ?, ?, ?) ON CONFLICT (study, hospital) "
@@ -179,13 +203,17 @@ class Store:
         rows = self._database.rows("SELECT hospital, envelope FROM permit WHERE study = ?", (study,))
         return {hospital: json.loads(envelope) if envelope else None for hospital, envelope in rows}
 
-    def put_answer(self, study: str, hospital: str, kind: str, said: str) -> None:
-        """What a hospital said in words; its permit, if it gave one, is kept by `put_permit`."""
+    def put_answer(self, study: str, hospital: str, kind: str, said: str, envelope: dict[str, Any] | None) -> None:
+        """What a hospital answered: kind, words for the proposer, and what it signed."""
+        signed = {"permit": digest(envelope)} if envelope else {}
+        self.log.append("answered", study=study, hospital=hospital, answer=kind, **signed)
         query = (
             "INSERT INTO answer VALUES (?, ?, ?, ?, ?) ON CONFLICT (study, hospital) "
             "DO UPDATE SET kind = excluded.kind, said = excluded.said, received = excluded.received"
         )
-        self._database.write(query, (study, hospital, kind, said, _now()))
+        with self.transaction():
+            self.put_permit(study, hospital, envelope)
+            self._database.write(query, (study, hospital, kind, said, _now()))
 
     def answers(self, study: str) -> dict[str, tuple[str, str, str]]:
         """Hospital → (kind, what it said, when)."""
@@ -194,6 +222,7 @@ class Store:
 
     def put_board_decision(self, study: str, board: str, envelope: dict[str, Any]) -> None:
         """The signed decision of a board that hospitals share; a later one replaces the earlier."""
+        self.log.append("board decided", study=study, board=board, decision=digest(envelope))
         query = (
             "INSERT INTO board_decision VALUES (?, ?, ?, ?) ON CONFLICT (study, board) "
             "DO UPDATE SET envelope = excluded.envelope, received = excluded.received"
@@ -207,6 +236,7 @@ class Store:
     # ── releases ──
 
     def put_release_request(self, study: str, context: dict[str, str], name: str, organisation: str) -> None:
+        self.log.append("release asked", study=study, by=name, organisation=organisation)
         query = (
             "INSERT INTO release_request VALUES (?, ?, ?, ?, ?) ON CONFLICT (study) DO UPDATE SET "
             "context = excluded.context, name = excluded.name, organisation = excluded.organisation, "
@@ -226,6 +256,8 @@ class Store:
         self, study: str, digest: str, name: str, organisation: str, role: str, approves: bool, said: str
     ) -> None:
         """One person's decision on exactly this content; deciding again replaces it."""
+        said_ = "release approved" if approves else "release refused"
+        self.log.append(said_, study=study, content=digest, by=name, organisation=organisation, role=role)
         query = (
             "INSERT INTO release_decision VALUES (?, ?, ?, ?, ?, ?, ?, ?) "
             "ON CONFLICT (study, digest, name, organisation) DO UPDATE SET role = excluded.role, "
@@ -240,6 +272,7 @@ class Store:
         return [dict(zip(names, row)) for row in self._database.rows(query, (study,))]
 
     def put_released(self, study: str, digest: str) -> None:
+        self.log.append("released", study=study, content=digest)
         query = (
             "INSERT INTO released VALUES (?, ?, 1, ?) ON CONFLICT (study) DO UPDATE SET "
             "digest = excluded.digest, times = released.times + 1, released = excluded.released"
@@ -262,6 +295,8 @@ class Store:
     # ── runs ──
 
     def put_run(self, name: str, study: str) -> None:
+        if name not in self.runs(study):
+            self.log.append("run", study=study, run=name)
         self._database.write("INSERT INTO run VALUES (?, ?, ?) ON CONFLICT DO NOTHING", (name, study, _now()))
 
     def runs(self, study: str) -> list[str]:

@@ -91,8 +91,7 @@ def receive_answer(
         permit = verify(envelope, read_key(known[hospital]), hospital)
         _current(permit, hash_)
     with store.transaction():
-        store.put_permit(hash_, hospital, envelope)
-        store.put_answer(hash_, hospital, kind, said)
+        store.put_answer(hash_, hospital, kind, said, envelope)
         if state == "submitted":
             state = lifecycle.check(state, "deliver", "hub")
             store.set_state(hash_, state)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dure.errors import FileMissing, LifecycleError, UnknownStudy
+from dure.guard.audit import digest
 from dure.site.settings import Site
 from dure.study.method import Methods, find_method, source_hash
 from dure.study.permit import Grant, Permit, permitted_step, sign
@@ -122,14 +123,9 @@ def permit(
         grants=sorted(given),
         expires=document.expires.isoformat(),
         boards=document.boards,
-        permit=digest_of(envelope),
+        permit=digest(envelope),
     )
     return envelope
-
-
-def digest_of(envelope: Mapping[str, Any]) -> str:
-    """SHA-256 of an envelope's canonical JSON: how logs name a permit."""
-    return hashlib.sha256(json.dumps(envelope, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def decline(site: Site, hash_: str, said: str = "") -> None:

@@ -11,9 +11,11 @@ from dure.errors import DureError, PermitError
 from dure.federation.answer import Desk, answer
 from dure.federation.messages import Answer, Ask, error_data
 from dure.federation.plan import Plan, plan_of
+from dure.guard.audit import digest
 from dure.language import Words
 from dure.omop.cohort_query import cohort_rows
 from dure.site import inbox
+from dure.site.egress import FILE, Egress
 from dure.site.memory import StoredMemory
 from dure.site.settings import Site
 from dure.study.method import Methods, find_method, source_hash
@@ -32,6 +34,10 @@ class Runner:
     @cached_property
     def memory(self) -> StoredMemory:
         return StoredMemory(self.site.folder / "rounds.db")
+
+    @cached_property
+    def egress(self) -> Egress:
+        return Egress(self.site.folder / FILE, self.site.file.keep_weights)
 
     def answer(self, message: bytes) -> bytes:
         """The reply's bytes; every refusal and failure is a reply too."""
@@ -68,6 +74,8 @@ class Runner:
             lambda: self.rows(study, plan),
             self.memory,
             self.site.audit,
+            digest(inbox.own_permit(self.site, ask.study)),
+            lambda departure: self.egress.write(departure, study, desk.permit),
         )
         return answer(ask, desk)
 

@@ -3,6 +3,7 @@ decided, and lets workers answer the questions of permitted runs. It listens to 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import threading
@@ -16,7 +17,10 @@ from typing import Any
 from dure.errors import (
     DureError,
     HubUnreachable,
+    LedgerBroken,
     LifecycleError,
+    LogForked,
+    MessageRefused,
     PermitError,
     SitePaused,
     UnknownHospital,
@@ -29,6 +33,7 @@ from dure.federation.membership import HUB, Line
 from dure.federation.messages import Answer, Ask, error_data
 from dure.guard import certificates
 from dure.guard.journal import Journal
+from dure.guard.tree_heads import TOPIC, Heads, key_of
 from dure.site import inbox, reviews
 from dure.site.settings import Site
 from dure.site.worker import Worker, preload, prepare
@@ -61,8 +66,11 @@ class SiteService:
         self._lock, self._stop = threading.Lock(), threading.Event()
         self._pool = ThreadPoolExecutor(self.resources.studies, thread_name_prefix="study")
         self._health = Health(health, self._report) if health is not None else None
+        self.heads = Heads(folder, self.site.audit, self.site.hospital, self.site.signer())
+        self._hub_key = key_of(bytes.fromhex(self._line.membership.hub_key))
         self._said: bool | None = None
         self._told = False
+        self._forked: LogForked | None = None
         self._began = time.monotonic()
         self._written = ""
         self._look_again = 0.0
@@ -113,6 +121,12 @@ class SiteService:
         if topic == "stop":
             self._drop(body.decode())
             return b""
+        if topic == TOPIC:
+            try:
+                return self.heads.receive(self._line.membership.alliance, self._hub_key, body)
+            except DureError as error:  # a fork: loudly here, and refused there
+                self.journal.say(error.code(), level="error", problem=error.text("en"))
+                raise
         raise FORM
 
     def _ask(self, message: bytes) -> bytes | Future[bytes]:
@@ -176,6 +190,7 @@ class SiteService:
         try:
             self._renew()
             self._hand_in()
+            self._show_head()
         except HubUnreachable:
             return  # the next round tries again
         except DureError as error:
@@ -202,6 +217,22 @@ class SiteService:
             self._line.call("pause", pack(paused))
             self._told = paused
             self.journal.say("paused" if paused else "resumed")
+
+    def _show_head(self) -> None:
+        """The hospital's own log, countersigned by the hub, whenever it has grown."""
+        try:
+            self.heads.sign()
+            if self.heads.problem and self.heads.problem is not self._forked:
+                self._forked = self.heads.problem
+                self.journal.say("fork", level="error", problem=self._forked.text("en"))
+            if self.heads.owes(self._line.membership.alliance):
+                self.heads.show(
+                    self._line.membership.alliance, self._hub_key, lambda body: self._line.call(TOPIC, body)
+                )
+        except (LedgerBroken, LogForked, MessageRefused) as error:
+            self.journal.say("head refused", level="error", error=error.code(), problem=error.text("en"))
+        except (ValueError, KeyError, TypeError):
+            self.journal.say("head not countersigned", level="error")
 
     def _renew(self) -> None:
         asked = self.site.folder / "renew"
@@ -262,4 +293,6 @@ class SiteService:
         if self._health:
             self._health.close()
         (self.site.folder / "service.json").unlink(missing_ok=True)
+        with contextlib.suppress(LedgerBroken):  # said when it was found
+            self.heads.close()
         self.journal.say("stopped")

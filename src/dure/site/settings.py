@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,7 +12,9 @@ from securesystemslib.signer import CryptoSigner
 
 from dure.guard.audit import AuditLog
 from dure.guard.keys import create_signer, read_signer
+from dure.guard.log_check import Keys
 from dure.guard.rules import DEFAULT, Limits, tighten
+from dure.guard.tree_heads import key_of
 from dure.study.document import Strict, read_document
 from dure.study.permit import key_document
 from dure.study.signed import public_key
@@ -44,13 +47,15 @@ class SiteFile(Strict):
     """`limits` may only tighten the alliance's rules. Paths are relative to the file.
 
     `boards`: whose decision each gate needs: `own`, or the name of a board that several hospitals share, whose public
-    key then stands in `board_keys` (64 hexadecimal digits, from `dure review key`).
+    key then stands in `board_keys` (64 hexadecimal digits, from `dure review key`). `keep_weights`: the list of what
+    left also holds model weights above 1 MiB, of which it otherwise notes size and digest.
     """
 
     hospital: str = Field(min_length=1)
     database: Path = Path("omop.duckdb")
     limits: dict[str, float] = Field(default_factory=dict)
     resources: Resources = Resources()
+    keep_weights: bool = False
     boards: dict[Board, str] = Field(default_factory=dict, validate_default=True)
     board_keys: dict[str, str] = Field(default_factory=dict)
 
@@ -88,6 +93,16 @@ class Site:
     def public_key(self) -> dict[str, Any]:
         """What the hospital hands to the alliance when it joins."""
         return key_document(self.signer().public_key)
+
+
+def keys_of(folder: Path) -> Keys:
+    """The hospital's own key, and the hub's as the invitation gave it, for the check of its log."""
+    site, path = Site(folder), folder / "member.json"
+    others = {}
+    if path.is_file():
+        member = json.loads(path.read_text(encoding="utf-8"))
+        others = {member["alliance"]: [key_of(bytes.fromhex(member["hub_key"]))]}
+    return Keys(site.hospital, site.signer().public_key, others)
 
 
 def create_site(folder: Path, hospital: str) -> Site:

@@ -1,0 +1,167 @@
+"""Whether a folder's audit log is the one that was signed, countersigned and seen by others: `dure audit verify`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from securesystemslib.signer import Key
+
+from dure.errors import FileMissing, LedgerBroken, LogForked
+from dure.guard.audit import FILE, AuditLog
+from dure.guard.tree_heads import (
+    HEADS,
+    WITNESSED,
+    TreeHead,
+    fork,
+    read_head,
+    read_seen,
+    read_signed,
+    unchecked,
+    unreadable,
+)
+from dure.language import Words
+from dure.study.permit import read_key
+
+
+@dataclass(frozen=True)
+class Keys:
+    """What is known of a folder apart from its log: whose it is, its key, and the keys of those it exchanges heads
+    with, by name (several where one has joined again)."""
+
+    who: str
+    own: Key | None
+    others: Mapping[str, Sequence[Key]] = field(default_factory=dict)
+
+    def known(self, name: str, keyid: str) -> Key | None:
+        return next((key for key in self.others.get(name, ()) if key.keyid == keyid), None)
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A sound log. `countersigned`: witness → newest head of this log that it has seen; `seen`: whose log → newest
+    head that was countersigned here."""
+
+    who: str
+    lines: int
+    root: str
+    heads: int
+    countersigned: Mapping[str, TreeHead]
+    seen: Mapping[str, TreeHead]
+
+
+def check_log(folder: Path, keys: Keys, against: Iterable[Path] = ()) -> Checked:
+    """Check every line, every head of the folder's own, every countersignature, and what folders `against` have seen.
+
+    Raises FileMissing, LedgerBroken where a line or signature is not sound, or LogForked where two signed states
+    contradict each other.
+    """
+    if not (folder / FILE).is_file():
+        raise FileMissing(path=folder / FILE)
+    log = AuditLog(folder / FILE)
+    size, root = log.tree_head()
+    heads, countersigned = _own_heads(folder, keys, log)
+    seen = _seen_heads(folder, keys)
+    others = list(against)
+    for other in others:
+        _seen_by(other, keys, log)
+    _same_states([folder, *others])
+    return Checked(keys.who, size, root.hex(), heads, countersigned, seen)
+
+
+def _own_heads(folder: Path, keys: Keys, log: AuditLog) -> tuple[int, dict[str, TreeHead]]:
+    heads, countersigned = 0, dict[str, TreeHead]()
+    for number, signed in enumerate(read_signed(folder), 1):
+        if keys.own is None:
+            raise FileMissing(path=folder / "key.pem")
+        witness = keys.known(signed.by, (signed.key or {}).get("keyid", "")) if signed.by else None
+        if signed.by and witness is None:
+            raise _not_signed(folder / HEADS, number, signed.by)
+        try:
+            head = read_head(signed.envelope, keys.own, *([witness] if witness else []))
+        except ValueError:
+            raise _not_signed(folder / HEADS, number, signed.by or keys.who) from None
+        _begins_with(log, head)
+        if signed.by:
+            countersigned[signed.by] = head
+        else:
+            heads += 1
+    return heads, countersigned
+
+
+def _seen_heads(folder: Path, keys: Keys) -> dict[str, TreeHead]:
+    """Others' heads in `witnessed.jsonl`; a fork that was recorded there is raised again."""
+    seen, last = dict[str, TreeHead](), dict[str, TreeHead]()
+    for number, found in enumerate(read_seen(folder), 1):
+        owner = keys.known(found.who, found.key.get("keyid", ""))
+        if owner is None or keys.own is None:
+            raise _not_signed(folder / WITNESSED, number, found.who)
+        try:
+            head = read_head(found.envelope, owner, *([] if found.against else [keys.own]))
+        except ValueError:
+            raise _not_signed(folder / WITNESSED, number, found.who) from None
+        before = last.get(owner.keyid)
+        if found.against is not None:
+            raise fork(found.who, read_head(found.against, owner).size, head.size)
+        if before is not None and head.size <= before.size:
+            raise unreadable(folder / WITNESSED, number)
+        seen[found.who] = last[owner.keyid] = head
+    return seen
+
+
+def _seen_by(other: Path, keys: Keys, log: AuditLog) -> None:
+    """What another folder has seen of this log has to be how this log was."""
+    for found in read_seen(other):
+        if keys.own is None or unchecked(found.envelope).key != keys.own.keyid:
+            continue
+        try:
+            head = read_head(found.envelope, keys.own)
+        except ValueError:
+            continue  # nobody signed it: it says nothing about this log
+        _begins_with(log, head, other)
+
+
+def _begins_with(log: AuditLog, head: TreeHead, seen_by: Path | None = None) -> None:
+    if head.size <= log.count and log.tree_head(head.size)[1] == head.root_bytes:
+        return
+    place = f"; {seen_by.name}" if seen_by else ""
+    when = head.time.isoformat(timespec="seconds")
+    raise LogForked(
+        who=head.who,
+        problem=Words(
+            f"Its owner signed {head.size} lines on {when} ({head.root[:12]}…{place}), and the log of {log.count} "
+            "lines does not begin with them",
+            f"소유자가 {when}에 줄 {head.size}개에 서명했는데({head.root[:12]}…{place}), 줄 {log.count}개인 이 기록은 "
+            "그 줄들로 시작하지 않습니다",
+        ),
+    )
+
+
+def _same_states(folders: list[Path]) -> None:
+    """No log may have two states of one size, whoever signed or saw them; the one shown to whom is named."""
+    states: dict[tuple[str, int], tuple[str, Path]] = {}
+    for folder in folders:
+        # What a witness keeps is with its owner's key; that this key signed it is checked before it accuses anybody.
+        for envelope, key in ((found.envelope, found.key) for found in read_seen(folder)):
+            try:
+                head = read_head(envelope, read_key(key))
+            except (ValueError, KeyError, TypeError):
+                continue
+            place = (str(key["keyval"]["public"]), head.size)
+            root, first = states.setdefault(place, (head.root, folder))
+            if root != head.root:
+                raise LogForked(
+                    who=head.who,
+                    problem=Words(
+                        f"It was shown in two versions of {head.size} lines: {root[:12]}… to {first.name}, "
+                        f"{head.root[:12]}… to {folder.name}",
+                        f"줄 {head.size}개인 기록이 두 가지로 제시되었습니다: {first.name}에는 {root[:12]}…, "
+                        f"{folder.name}에는 {head.root[:12]}…",
+                    ),
+                )
+
+
+def _not_signed(path: Path, number: int, who: str) -> LedgerBroken:
+    problem = Words(f"Line {number} does not bear the signature of {who}", f"{number}번째 줄에 {who}의 서명이 없습니다")
+    return LedgerBroken(path=path, problem=problem)
