@@ -33,7 +33,7 @@ class Folders:
         key = key_document(self.site.signer().public_key)
         store.add_member("North", "m-1", "hospital", key, None)
         store.put_study(STUDY, json.dumps({"title": {"en": "Pressure", "ko": "혈압"}}), "submitted", "Researcher")
-        store.put_permit(STUDY, "North", None)
+        store.put_answer(STUDY, "North", "declined", "", None)
         store.close()
         hub_key = self.hub.keys(lambda peer: None).public.hex()
         member = {"alliance": "Alliance", "hub_key": hub_key}
