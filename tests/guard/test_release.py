@@ -122,6 +122,10 @@ TIGHTER = {
     "parameters_per_person": (0.1, 0.34),
     "parameters_per_event": (0.05, 0.2),
     "numbers_per_person": (0.1, 1.0),
+    "open_numbers_per_person": (0.05, 0.33),
+    "minimum_difference": (20, 1),
+    "similar_questions": (3, 8),
+    "similar_days": (60, 29),
 }
 
 
@@ -145,10 +149,9 @@ def test_what_tighten_accepts_is_nowhere_looser(values: dict[str, int]) -> None:
         limits = tighten(values)
     except InvalidParameter:
         return
-    for name in ("minimum_people", "minimum_cohort", "minimum_hospitals", "round_to"):
-        assert getattr(limits, name) >= getattr(DEFAULT, name)
-    for name in ("parameters_per_person", "parameters_per_event", "numbers_per_person"):
-        assert getattr(limits, name) <= getattr(DEFAULT, name)
+    for name, (tight, _) in TIGHTER.items():
+        new, old = getattr(limits, name), getattr(DEFAULT, name)
+        assert new >= old if tight > old else new <= old
 
 
 def test_an_unknown_limit_gets_the_nearest_name() -> None:

@@ -20,14 +20,14 @@ from dure.guard import gate
 from dure.guard.audit import AuditLog
 from dure.guard.release import release
 from dure.guard.rules import Limits
-from dure.study.method import Kept, read_parameters
+from dure.study.method import Kept, Question, read_parameters
 from dure.study.packing import pack, unpack
 from dure.study.permit import Grant
 from dure.study.regroup import regrouped
 from dure.study.result import Result, pack_result, unpack_result
 from dure.study.rows import Column, Rows
 from dure.study.spec import Step
-from dure.study.summary import Total
+from dure.study.summary import Summary, Total
 
 MOST_ROUNDS = 10_000
 ALONE_RULES = (
@@ -78,9 +78,37 @@ class InMemory:
         } | {round: entry}
 
 
+@dataclass(frozen=True)
+class Told:
+    """What an equivalent question was told: the reply, what the hospital kept, and the arrays as the log names them."""
+
+    reply: bytes
+    kept: bytes = field(repr=False)
+    arrays: list[dict[str, Any]]
+
+
+class History(Protocol):
+    """What left this hospital in earlier studies (`dure.site.history`); every call may raise Refused."""
+
+    def told(self, ask: Ask) -> Told | None:
+        """The answer that an equivalent question was given, if there was one."""
+        ...
+
+    def check(self, ask: Ask, rows: Rows) -> None:
+        """Whether these people may be answered about, beside those of earlier answers."""
+        ...
+
+    def record(self, ask: Ask, rows: Rows, told: Told) -> None:
+        """This is about to leave."""
+        ...
+
+
 @dataclass
 class Desk:
-    """Everything a hospital needs to answer: its plan, permission, limits, rows, memory and audit log."""
+    """Everything a hospital needs to answer: its plan, permission, limits, rows, memory, audit log and history.
+
+    `noise` adds to a summary's counts what an open question costs (`dure.guard.budget`); None where boards permitted.
+    """
 
     hospital: str
     plan: Plan
@@ -89,6 +117,8 @@ class Desk:
     rows: Callable[[], Rows]
     memory: Memory
     audit: AuditLog | None = None
+    history: History | None = None
+    noise: Callable[[Summary, Question], Summary] | None = None
 
     def log(self, event: str, **details: Any) -> None:
         if self.audit is not None:
@@ -107,9 +137,18 @@ def answer(ask: Ask, desk: Desk) -> bytes:
         step = desk.plan.step(ask.step)
         silent = ask.alone and not step.release
         gate.before_rows(_asked(ask, step, 0, _inside(desk) if silent else desk))
-        rows = _with_lineage(ask, step, desk)
-        answered = _silent if silent else _alone if ask.alone else _summary
-        reply, kept, details = answered(ask, step, rows, desk)
+        past = None if silent else desk.history  # where nothing leaves, there is nothing to compare
+        told = past.told(ask) if past else None
+        repeated = told is not None
+        if told is None:
+            if past:
+                past.check(ask, desk.rows())
+            rows = _with_lineage(ask, step, desk)
+            answered = _silent if silent else _alone if ask.alone else _summary
+            reply, kept, details = answered(ask, step, rows, desk)
+            told = Told(reply.to_bytes(), pack(kept), details["arrays"])
+            if past:
+                past.record(ask, desk.rows(), told)
     except Refused as error:
         # The hospital's own people see the cell and the count; the reply holds the rule and the way out.
         desk.log("refused", rule=error.rule, detail=error.detail, **about)
@@ -117,10 +156,12 @@ def answer(ask: Ask, desk: Desk) -> bytes:
     except DureError as error:
         desk.log("failed", error=error.code(), **about)
         return Answer(desk.hospital, "error", error=error_data(error)).to_bytes()
-    data = reply.to_bytes()
+    data = told.reply
+    if repeated:
+        about["answered_from"] = "history"
     # The log first: a process killed in between leaves an array named twice, never one that is not named.
-    desk.log("left", bytes=len(data), sha256=hashlib.sha256(data).hexdigest(), **details, **about)
-    desk.memory.write(ask.run, ask.step, ask.fold, ask.round, Remembered(digest, data, pack(kept)))
+    desk.log("left", bytes=len(data), sha256=hashlib.sha256(data).hexdigest(), arrays=told.arrays, **about)
+    desk.memory.write(ask.run, ask.step, ask.fold, ask.round, Remembered(digest, data, told.kept))
     return data
 
 
@@ -131,6 +172,8 @@ def _summary(ask: Ask, step: Step, rows: Rows, desk: Desk) -> tuple[Answer, Kept
     declaration = method.declare(question, dict(ask.state))
     before = desk.memory.read(ask.run, ask.step, ask.fold, ask.round - 1) if ask.round else None
     summary, kept = method.summarise(rows, question, dict(ask.state), unpack(before.kept) if before else {})
+    if desk.noise is not None:
+        summary = desk.noise(summary, question)
     passed = gate.check(summary, declaration, asked)
     rules = {name: list(applied) for name, applied in passed.rules.items()}
     arrays = [
@@ -203,7 +246,7 @@ def total_of(summary: dict[str, Any]) -> Total:
 def _asked(ask: Ask, step: Step, cohort: int, desk: Desk) -> gate.Asked:
     hospitals = (desk.hospital,) if ask.alone else ask.hospitals
     differs = step.scope == "all_but_one"
-    return gate.Asked(desk.hospital, hospitals, cohort, desk.grants, desk.limits, differs)
+    return gate.Asked(desk.hospital, hospitals, cohort, desk.grants, desk.limits, differs, desk.noise is not None)
 
 
 def _results(ask: Ask, desk: Desk) -> dict[str, Result]:

@@ -51,8 +51,8 @@ def numbers(result: Result) -> int:
 
 
 def rounded(count: int, limits: Limits) -> int:
-    """5·round(count/5) under the default rules."""
-    return limits.round_to * round(count / limits.round_to)
+    """5·round(count/5) under the default rules; what noise made negative is 0."""
+    return limits.round_to * round(max(count, 0) / limits.round_to)
 
 
 def _fact(value: Fact, limits: Limits) -> Fact:

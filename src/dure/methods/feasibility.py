@@ -84,6 +84,12 @@ class Feasibility(DerivesNothing):
             found.append(ArraySpec(_crossing(pair), (len(rows), len(columns)), "count", labels=columns))
         return tuple(found)
 
+    def sensitivity(self, question: Question) -> int:
+        """By how much one person more or less can change all counts together: one in each line of the attrition, and
+        one in each of the other tables, where everybody stands in at most one cell."""
+        p: Parameters = question.parameters
+        return len(question.criteria or EVERYONE) + len(p.by) + len(p.crossed)
+
     def summarise(self, rows: Rows, question: Question, state: State, kept: Kept) -> tuple[Summary, Kept]:
         p: Parameters = question.parameters
         counts = np.asarray(rows.attrition, dtype=np.int64)

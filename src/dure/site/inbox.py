@@ -27,6 +27,12 @@ def receive(site: Site, study: Study) -> None:
     site.audit.append("received", study=study.hash, title=study.title.en)
 
 
+def proposer(site: Site, hash_: str) -> str:
+    """Who proposed the study, as the hub told it; empty where it did not."""
+    path = _folder(site, hash_) / "proposer.json"
+    return str(json.loads(path.read_text(encoding="utf-8"))["name"]) if path.exists() else ""
+
+
 def holds(site: Site, hash_: str) -> bool:
     return bool((_folder(site, hash_) / "study.json").exists())
 
@@ -63,11 +69,17 @@ def permit(site: Site, hash_: str, methods: Methods, grants: Iterable[Grant] = (
         issued=now,
         expires=now + VALID,
     )
+    envelope = keep_permit(site, document)
+    site.audit.append("permitted", study=hash_, grants=sorted(given), expires=document.expires.isoformat())
+    return envelope
+
+
+def keep_permit(site: Site, document: Permit) -> dict[str, Any]:
+    """Sign a permit and put it beside its study."""
     envelope = sign(document, site.signer())
-    path = _folder(site, hash_) / "permit.json"
+    path = _folder(site, document.study) / "permit.json"
     _write(path, json.dumps(envelope))
     path.with_name("declined").unlink(missing_ok=True)
-    site.audit.append("permitted", study=hash_, grants=sorted(given), expires=document.expires.isoformat())
     return envelope
 
 

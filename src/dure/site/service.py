@@ -29,9 +29,10 @@ from dure.federation.membership import HUB, Line
 from dure.federation.messages import Answer, Ask, error_data
 from dure.guard import certificates
 from dure.guard.journal import Journal
-from dure.site import inbox
+from dure.site import inbox, open_feasibility
 from dure.site.settings import Site
 from dure.site.worker import Worker, preload, prepare
+from dure.study.method import installed_methods
 from dure.study.packing import pack
 from dure.study.spec import Study
 
@@ -101,6 +102,8 @@ class SiteService:
             if not inbox.holds(self.site, study.hash):
                 inbox.receive(self.site, study)
                 self.journal.say("study received", study=study.hash)
+                if study.open is not None:
+                    open_feasibility.admit(self.site, study, installed_methods())
             return b""
         if topic == "stop":
             self._drop(body.decode())

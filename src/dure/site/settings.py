@@ -35,13 +35,23 @@ class Resources(Strict):
         return self.minutes * 60
 
 
+class OpenFeasibility(Strict):
+    """Loss of privacy that open questions may cost here (ε, differential privacy): of one study, and of all studies
+    of one proposer in 30 days."""
+
+    epsilon_per_study: float = Field(1.0, gt=0, le=1)
+    epsilon_per_month: float = Field(2.0, gt=0)
+
+
 class SiteFile(Strict):
-    """`limits` may only tighten the alliance's rules. Paths are relative to the file."""
+    """`limits` may only tighten the alliance's rules. Paths are relative to the file. Without `open_feasibility` every
+    study needs the boards."""
 
     hospital: str = Field(min_length=1)
     database: Path = Path("omop.duckdb")
     limits: dict[str, float] = Field(default_factory=dict)
     resources: Resources = Resources()
+    open_feasibility: OpenFeasibility | None = None
 
 
 class Site:
