@@ -14,6 +14,7 @@ import yaml
 from dure.federation.ledger import Outcome
 from dure.federation.local_engine import LocalEngine
 from dure.federation.messages import Answer, Ask
+from dure.federation.plan import plan_of
 from dure.federation.rounds import Run
 from dure.hub import studies
 from dure.hub.runs import run_study
@@ -153,9 +154,10 @@ class Hospital:
         """This hospital's reply to the first round of the study's first step, asked with two others."""
         if inbox.own_permit(self.site, asked.hash) is None or proposer != inbox.proposer(self.site, asked.hash):
             self.receive(asked, proposer)
-        step = asked.steps[0].name
-        fields = {"run": run or asked.hash, "study": asked.hash, "step": step, "round": 0}
+        step, plan = asked.steps[0], plan_of(asked, installed_methods())
         hospitals = tuple(sorted({self.site.hospital, "x", "y"}))
+        state = plan.method(step).start(plan.question(step, hospitals))
+        fields = {"run": run or asked.hash, "study": asked.hash, "step": step.name, "round": 0, "state": state}
         message = Ask(**{**fields, "hospitals": hospitals, **changes}).to_bytes()
         return Answer.from_bytes(self.runner.answer(message))
 

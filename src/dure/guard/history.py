@@ -25,7 +25,8 @@ People = NDArray[np.int64]
 
 
 def people_of(person: NDArray[np.int64]) -> People:
-    return np.unique(np.asarray(person, dtype=np.int64))
+    people = np.sort(np.asarray(person, dtype=np.int64), kind="stable")
+    return people[np.concatenate([[True], np.diff(people) > 0])] if len(people) else people
 
 
 def packed(people: People) -> bytes:
@@ -43,11 +44,8 @@ def digest(people: People) -> str:
 
 def difference(one: People, other: People) -> int:
     """People in one cohort and not in the other: |A Δ B|."""
-    if not len(one) or not len(other):
-        return len(one) + len(other)
-    place = np.searchsorted(other, one)
-    both = int((other[np.minimum(place, len(other) - 1)] == one).sum())
-    return len(one) + len(other) - 2 * both
+    merged = np.sort(np.concatenate([one, other]), kind="stable")  # two sorted runs: merged in one pass
+    return len(merged) - 2 * int((merged[1:] == merged[:-1]).sum())
 
 
 def check_overlap(changed: int, minimum: int, studies: Sequence[str]) -> None:

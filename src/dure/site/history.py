@@ -128,6 +128,15 @@ def unlock(site: Site, proposer: str, actor: Actor | None = None) -> bool:
     return lifted
 
 
+def locked_out(site: Site) -> list[tuple[str, str]]:
+    """(proposer, since when) of everybody whom this hospital does not answer."""
+    store = HistoryStore(site.folder / "history.db")
+    try:
+        return store.locked_out()
+    finally:
+        store.close()
+
+
 @dataclass(frozen=True)
 class StudyHistory:
     """One study beside all that left before it (`dure.federation.answer.History`).
