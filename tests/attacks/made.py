@@ -69,7 +69,8 @@ def study(
     """A study of everybody with a visit for whom all criteria hold."""
     cohort = {"name": WORDS, "entry": ENTRY, "criteria": list(criteria)}
     words = {"en": title, "ko": title}
-    document = {"dure": 1, "title": words, "question": words, "cohort": cohort, "variables": VARIABLES, "steps": steps}
+    known = more.pop("variables", {}) | VARIABLES
+    document = {"dure": 1, "title": words, "question": words, "cohort": cohort, "variables": known, "steps": steps}
     return Study.model_validate(json.loads(json.dumps({**document, **more})))
 
 
@@ -143,11 +144,15 @@ class Hospital:
         self.site = Site(self.site.folder)
         self.runner = Runner(self.site, installed_methods())
 
-    def receive(self, asked: Study, proposer: str = "somebody", grants: tuple[Grant, ...] = ()) -> None:
-        """The study is in the inbox and permitted."""
+    def arrive(self, asked: Study, proposer: str = "somebody") -> None:
+        """The study is in the inbox, with the name of who proposed it."""
         inbox.receive(self.site, asked)
         path = self.site.folder / "inbox" / asked.hash.removeprefix("sha256:") / "proposer.json"
         path.write_text(json.dumps({"name": proposer}), encoding="utf-8")
+
+    def receive(self, asked: Study, proposer: str = "somebody", grants: tuple[Grant, ...] = ()) -> None:
+        """The study has arrived and is permitted."""
+        self.arrive(asked, proposer)
         inbox.permit(self.site, asked.hash, installed_methods(), grants)
 
     def answer(self, asked: Study, proposer: str = "somebody", run: str = "", **changes: Any) -> Answer:
