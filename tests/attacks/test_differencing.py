@@ -50,7 +50,7 @@ def test_differencing_reads_a_secret_unless_cohorts_are_compared(made: types.Mod
     assert 0.55 <= one_pair <= 0.65  # 1/2 + 1/10 in theory: one count in five crosses a multiple of 5
     assert (guesses(secret, DEFAULT, PAIRS, 1) == secret).mean() >= 0.99
 
-    # ours: the same pairs, asked of a hospital's real runner, each target by another proposer so that none is locked out
+    # ours: the same pairs, asked of a real runner, each by another proposer, so that none is locked out
     whole = hospital.answer(made.study(), "nobody")
     assert whole.arrays["by secret"].tolist()[:2] == [100, 100]
     refused, found = 0, np.zeros(TARGETS, dtype=bool)
