@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -16,8 +18,11 @@ from dure.federation.local_engine import LocalEngine
 from dure.federation.plain_sum import PlainSum
 from dure.federation.rounds import Run
 from dure.guard import gate
+from dure.guard.budget import check_budget
+from dure.guard.history import check_overlap, difference, people_of
 from dure.guard.release import release
-from dure.guard.rules import DEFAULT, OFF, RULES, Limits
+from dure.guard.rules import DEFAULT, OFF, RULES, Limits, refusal
+from dure.site.history import HistoryStore
 from dure.study.permit import Grant
 from dure.study.result import Fitted, Result, Table
 from dure.study.spec import Step
@@ -87,6 +92,24 @@ def small_shown(value: int) -> Callable[[], None]:
     return run
 
 
+def compared(out: int) -> None:
+    """A cohort of a hundred, and the same without some."""
+    one, other = people_of(np.arange(100)), people_of(np.arange(out, 100))
+    check_overlap(difference(one, other), DEFAULT.minimum_difference, ["an earlier study"])
+
+
+def alike(studies: int) -> None:
+    """A proposer whose studies were alike so often asks another question."""
+    with TemporaryDirectory() as folder:
+        store = HistoryStore(Path(folder) / "history.db")
+        for number in range(studies):
+            store.note_alike("curious", str(number), "an equivalent question", DEFAULT)
+        locked = store.locked("curious", "another")
+        store.close()
+    if locked:
+        raise refusal("lockout")
+
+
 FIRES: dict[str, list[Callable[[], object]]] = {
     "as_declared": [
         lambda: gate.check({}, (COUNT,), asked()),
@@ -133,6 +156,9 @@ FIRES: dict[str, list[Callable[[], object]]] = {
     ],
     "round_counts": [small_shown(9), small_shown(0)],
     "numbers_per_person": [crowded(12)],
+    "history_overlap": [lambda out=out: compared(out) for out in (1, 9)],
+    "lockout": [lambda: alike(7)],
+    "budget": [lambda: check_budget([0.5, 0.4], 0.2, 1.0, "this study")],
 }
 QUIET: dict[str, list[Callable[[], object]]] = {
     "as_declared": [
@@ -171,6 +197,9 @@ QUIET: dict[str, list[Callable[[], object]]] = {
     ],
     "round_counts": [small_shown(10), small_shown(12), small_shown(13)],
     "numbers_per_person": [crowded(6)],
+    "history_overlap": [lambda out=out: compared(out) for out in (0, 10, 50)],
+    "lockout": [lambda: alike(6)],
+    "budget": [lambda: check_budget([0.1] * 9, 0.1, 1.0, "this study")],
 }
 
 

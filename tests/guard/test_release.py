@@ -48,8 +48,20 @@ def test_a_single_small_cell_takes_the_next_smallest_with_it() -> None:
     assert table.withheld[1, "n"] == "–"
 
 
-def test_two_small_cells_hide_each_other() -> None:
-    assert shown(levels(100, 4, 3, 60)).frame["n"].to_list() == [100, None, None, 60]
+def test_small_cells_hide_each_other_if_they_are_enough_people_together() -> None:
+    assert shown(levels(100, 7, 3, 60)).frame["n"].to_list() == [100, None, None, 60]
+    assert shown(levels(100, 0, 0, 60)).frame["n"].to_list() == [100, None, None, None]  # else both are known to be 0
+
+
+def test_hidden_cells_that_are_few_together_are_not_told_apart() -> None:
+    """Two cells of 8 and 9 whose sum is known: `<10` twice would leave a few numbers for each."""
+    assert set(shown(levels(8, 9)).withheld.values()) == {"–"}
+    assert shown(levels(96, 4)).withheld[1, "n"] == "<10"
+
+
+def test_what_a_hospital_withheld_is_not_what_the_others_leave_of_the_sum() -> None:
+    table = levels(100, None, 60, withheld={(1, "n"): "<10"})
+    assert shown(table).frame["n"].to_list() == [100, None, None]
 
 
 def test_groups_are_complemented_each_for_itself() -> None:
@@ -122,6 +134,10 @@ TIGHTER = {
     "parameters_per_person": (0.1, 0.34),
     "parameters_per_event": (0.05, 0.2),
     "numbers_per_person": (0.1, 1.0),
+    "open_numbers_per_person": (0.05, 0.33),
+    "minimum_difference": (20, 1),
+    "similar_questions": (3, 8),
+    "similar_days": (60, 29),
 }
 
 
@@ -145,10 +161,9 @@ def test_what_tighten_accepts_is_nowhere_looser(values: dict[str, int]) -> None:
         limits = tighten(values)
     except InvalidParameter:
         return
-    for name in ("minimum_people", "minimum_cohort", "minimum_hospitals", "round_to"):
-        assert getattr(limits, name) >= getattr(DEFAULT, name)
-    for name in ("parameters_per_person", "parameters_per_event", "numbers_per_person"):
-        assert getattr(limits, name) <= getattr(DEFAULT, name)
+    for name, (tight, _) in TIGHTER.items():
+        new, old = getattr(limits, name), getattr(DEFAULT, name)
+        assert new >= old if tight > old else new <= old
 
 
 def test_an_unknown_limit_gets_the_nearest_name() -> None:

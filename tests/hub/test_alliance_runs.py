@@ -93,7 +93,7 @@ def test_the_hub_cannot_tell_three_people_from_seven(stage: Any, three_people: P
     assert three_people.wire.replied["Switzerland"] == seven_people.wire.replied["Switzerland"]
     three, seven = (stage.entries(played.alliance.store) for played in (three_people, seven_people))
     assert three == seven
-    assert len(three) == 5  # three steps, who was left out, and whose sums were opened
+    assert len(three) == 7  # three steps, who was left out, whose sums were opened, and how many numbers were released
 
 
 def test_the_count_stands_in_the_hospitals_own_log_and_nowhere_at_the_hub(three_people: Played) -> None:

@@ -185,6 +185,29 @@ def decline(folder: SiteFolder, study: StudyName) -> None:
     console.print(Text(say(f"Declined: {hash_[:19]}", f"거절했습니다: {hash_[:19]}"), style="bold"))
 
 
+@site_app.command(
+    help=say(
+        "Lift the lockout of somebody who asked too many similar questions; without a name, list them.",
+        "비슷한 질문을 너무 많이 해 잠긴 사람을 풉니다. 이름이 없으면 목록을 보여 줍니다.",
+    )
+)
+def unlock(
+    folder: SiteFolder,
+    name: Annotated[str | None, typer.Argument(help=say("the proposer's name", "제안자 이름"))] = None,
+) -> None:
+    from dure.site import history
+    from dure.site.settings import Site
+
+    if name is None:
+        for proposer, since in history.locked_out(Site(folder)):
+            console.print(Text(f"{proposer or '–'}  {since[:16]}"))
+        return
+    lifted = history.unlock(Site(folder), name)
+    told = Words(f"Unlocked: {name}", f"잠금을 풀었습니다: {name}")
+    nobody = Words(f"Nobody called '{name}' is locked out.", f"'{name}'은(는) 잠겨 있지 않습니다.")
+    console.print(Text((told if lifted else nobody).say(), style="bold"))
+
+
 @site_app.command(help=say("Have the service renew the certificate now.", "서비스가 지금 인증서를 갱신하게 합니다."))
 def renew(folder: SiteFolder) -> None:
     from dure.federation.membership import read_membership

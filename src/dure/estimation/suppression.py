@@ -29,6 +29,30 @@ def hidden_cells(counts: NDArray[np.int64], minimum: int, also: NDArray[np.bool_
     return hidden
 
 
+def small_can_be_named(small: int, others: int, people: int, minimum: int) -> bool:
+    """Whether a line may say which of its hidden cells are small. Whoever knows the line's sum knows the `people` in
+    its hidden cells together; with `small` of them known to be below the minimum and `others` known not to be, each
+    must still be any of as many numbers as the minimum."""
+    if others:
+        return people >= minimum * others + minimum - 1
+    return minimum - 1 <= people <= (minimum - 1) * (small - 1)
+
+
+def marks(counts: NDArray[np.int64], hidden: NDArray[np.bool_], minimum: int) -> dict[tuple[int, int], str]:
+    """What stands in each hidden cell of an (A, B) table: `<10` where there are too few people, `–` beside such a cell.
+
+    Where telling them apart would tell too much of them (`small_can_be_named`) all are `–`; so are all in a table of
+    several lines, where rows and columns together would.
+    """
+    small = hidden & (counts < minimum)
+    few, people = int(small.sum()), int(counts[hidden].sum())
+    named = len(counts) == 1 and small_can_be_named(few, int(hidden.sum()) - few, people, minimum)
+    return {
+        (int(row), int(column)): f"<{minimum}" if named and small[row, column] else "–"
+        for row, column in np.argwhere(hidden)
+    }
+
+
 def taken_along(frame: pl.DataFrame, minimum: int) -> NDArray[np.bool_]:
     """(rows,) levels whose count release takes out beside a single small one of their variable, and as many more as it
     takes until those not told count enough people: what is told exactly gives the count of all others together."""

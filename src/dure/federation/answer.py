@@ -20,14 +20,14 @@ from dure.guard import gate
 from dure.guard.audit import AuditLog, declaration_digest
 from dure.guard.release import release
 from dure.guard.rules import Limits
-from dure.study.method import Kept, read_parameters
+from dure.study.method import Kept, Question, read_parameters
 from dure.study.packing import pack, unpack
 from dure.study.permit import Grant
 from dure.study.regroup import regrouped
 from dure.study.result import Result, pack_result, unpack_result
 from dure.study.rows import Column, Rows
 from dure.study.spec import Step
-from dure.study.summary import Declaration, Total
+from dure.study.summary import Declaration, Summary, Total
 
 MOST_ROUNDS = 10_000
 ALONE_RULES = (
@@ -90,11 +90,37 @@ class Departure:
     masked: bool = False
 
 
+@dataclass(frozen=True)
+class Told:
+    """What an equivalent question was told: the reply, what the hospital kept, and the arrays as the log names them."""
+
+    reply: bytes
+    kept: bytes = field(repr=False)
+    arrays: list[dict[str, Any]]
+
+
+class History(Protocol):
+    """What left this hospital in earlier studies (`dure.site.history`); every call may raise Refused."""
+
+    def told(self, ask: Ask) -> Told | None:
+        """The answer that an equivalent question was given, if there was one."""
+        ...
+
+    def check(self, ask: Ask, rows: Rows) -> None:
+        """Whether these people may be answered about, beside those of earlier answers."""
+        ...
+
+    def record(self, ask: Ask, rows: Rows, told: Told) -> None:
+        """This is about to leave."""
+        ...
+
+
 @dataclass
 class Desk:
-    """Everything a hospital needs to answer: its plan, permission, limits, rows, memory and audit log.
+    """Everything a hospital needs to answer: its plan, permission, limits, rows, memory, audit log and history.
 
-    `permit`: digest of the permit it answers under. `egress` is given every reply before it is sent.
+    `permit`: digest of the permit it answers under. `egress` is given every reply before it is sent. `noise` adds to a
+    summary's counts what an open question costs (`dure.guard.budget`); None where boards permitted.
     """
 
     hospital: str
@@ -106,14 +132,16 @@ class Desk:
     audit: AuditLog | None = None
     permit: str = ""
     egress: Callable[[Departure], None] | None = None
+    history: History | None = None
+    noise: Callable[[Summary, Question], Summary] | None = None
 
     def log(self, event: str, **details: Any) -> None:
         if self.audit is not None:
             self.audit.append(event, **details)
 
 
-Leaving = tuple[Answer, Kept, dict[str, Any], Declaration]
-"""What leaves, what is kept for the next round, what the log says of the arrays, and their declaration."""
+Leaving = tuple[Answer, Kept, dict[str, Any]]
+"""What leaves, what is kept for the next round, and what the log says of the arrays."""
 
 
 def answer(ask: Ask, desk: Desk) -> bytes:
@@ -128,9 +156,19 @@ def answer(ask: Ask, desk: Desk) -> bytes:
         step = desk.plan.step(ask.step)
         silent = ask.alone and not step.release
         gate.before_rows(_asked(ask, step, 0, _inside(desk) if silent else desk))
-        rows = _with_lineage(ask, step, desk)
-        answered = _silent if silent else _alone if ask.alone else _summary
-        reply, kept, details, declared = answered(ask, step, rows, desk)
+        past = None if silent else desk.history  # where nothing leaves, there is nothing to compare
+        told = past.told(ask) if past else None
+        repeated = told is not None
+        if told is None:
+            if past:
+                past.check(ask, desk.rows())
+            rows = _with_lineage(ask, step, desk)
+            answered = _silent if silent else _alone if ask.alone else _summary
+            reply, kept, details = answered(ask, step, rows, desk)
+            told = Told(reply.to_bytes(), pack(kept), details["arrays"])
+            if past:
+                past.record(ask, desk.rows(), told)
+        declared = _declared(ask, step, desk)
     except Refused as error:
         # The hospital's own people see the cell and the count; the reply holds the rule and the way out.
         desk.log("refused", rule=error.rule, detail=error.detail, **about)
@@ -138,13 +176,16 @@ def answer(ask: Ask, desk: Desk) -> bytes:
     except DureError as error:
         desk.log("failed", error=error.code(), **about)
         return Answer(desk.hospital, "error", error=error_data(error)).to_bytes()
-    data = reply.to_bytes()
+    data = told.reply
+    if repeated:
+        about["answered_from"] = "history"
     # The log first: a process killed in between leaves an array named twice, never one that is not named.
     bound = {"question": f"sha256:{digest}", "permit": desk.permit, "declaration": declaration_digest(declared)}
-    desk.log("left", bytes=len(data), sha256=hashlib.sha256(data).hexdigest(), **details, **bound, **about)
+    details = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest(), "arrays": told.arrays}
+    desk.log("left", **details, **bound, **about)
     if desk.egress is not None:
-        desk.egress(Departure(ask, digest, declared, reply))
-    desk.memory.write(ask.run, ask.step, ask.fold, ask.round, Remembered(digest, data, pack(kept)))
+        desk.egress(Departure(ask, digest, declared, Answer.from_bytes(data)))
+    desk.memory.write(ask.run, ask.step, ask.fold, ask.round, Remembered(digest, data, told.kept))
     return data
 
 
@@ -155,6 +196,8 @@ def _summary(ask: Ask, step: Step, rows: Rows, desk: Desk) -> Leaving:
     declaration = method.declare(question, dict(ask.state))
     before = desk.memory.read(ask.run, ask.step, ask.fold, ask.round - 1) if ask.round else None
     summary, kept = method.summarise(rows, question, dict(ask.state), unpack(before.kept) if before else {})
+    if desk.noise is not None:
+        summary = desk.noise(summary, question)
     passed = gate.check(summary, declaration, asked)
     rules = {name: list(applied) for name, applied in passed.rules.items()}
     arrays = [
@@ -167,7 +210,15 @@ def _summary(ask: Ask, step: Step, rows: Rows, desk: Desk) -> Leaving:
         for spec in gate.sent(declaration)
     ]
     reply = Answer(desk.hospital, "summary", arrays=passed.summary, rules=rules)
-    return reply, kept, {"arrays": arrays}, gate.sent(declaration)
+    return reply, kept, {"arrays": arrays}
+
+
+def _declared(ask: Ask, step: Step, desk: Desk) -> Declaration:
+    """The arrays that a round sends; none of a Result that was made inside the hospital."""
+    if ask.alone:
+        return ()
+    question = desk.plan.question(step, ask.hospitals, _results(ask, desk))
+    return gate.sent(desk.plan.method(step).declare(question, dict(ask.state)))
 
 
 def _alone(ask: Ask, step: Step, rows: Rows, desk: Desk) -> Leaving:
@@ -189,7 +240,7 @@ def _alone(ask: Ask, step: Step, rows: Rows, desk: Desk) -> Leaving:
             data = pack_result(released)
             reply = Answer(desk.hospital, "result", result=data, rules={"result": list(ALONE_RULES)})
             arrays = [{"name": "result", "shape": [], "bytes": len(data), "withheld": 0}]
-            return reply, {"result": pack_result(concluded), "kept": kept}, {"arrays": arrays}, ()
+            return reply, {"result": pack_result(concluded), "kept": kept}, {"arrays": arrays}
         state = concluded
     raise NotConverged(rounds=MOST_ROUNDS)
 
@@ -199,12 +250,12 @@ def _silent(ask: Ask, step: Step, rows: Rows, desk: Desk) -> Leaving:
     is empty, the same where the hospital's data give no answer."""
     kept: Kept = {"result": None, "kept": {}}
     try:
-        _, kept, _, _ = _alone(ask, step, rows, _inside(desk))
+        _, kept, _ = _alone(ask, step, rows, _inside(desk))
     except (DataError, NotEstimable, Refused) as error:
         desk.log("no answer", error=error.code(), run=ask.run, study=ask.study, step=ask.step)
     data = pack_result(Result(method=step.method))
     arrays = [{"name": "result", "shape": [], "bytes": len(data), "withheld": 0}]
-    return Answer(desk.hospital, "result", result=data), kept, {"arrays": arrays}, ()
+    return Answer(desk.hospital, "result", result=data), kept, {"arrays": arrays}
 
 
 def _inside(desk: Desk) -> Desk:
@@ -228,7 +279,7 @@ def total_of(summary: dict[str, Any]) -> Total:
 def _asked(ask: Ask, step: Step, cohort: int, desk: Desk) -> gate.Asked:
     hospitals = (desk.hospital,) if ask.alone else ask.hospitals
     differs = step.scope == "all_but_one"
-    return gate.Asked(desk.hospital, hospitals, cohort, desk.grants, desk.limits, differs)
+    return gate.Asked(desk.hospital, hospitals, cohort, desk.grants, desk.limits, differs, desk.noise is not None)
 
 
 def _results(ask: Ask, desk: Desk) -> dict[str, Result]:

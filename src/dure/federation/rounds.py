@@ -65,6 +65,11 @@ class Run:
     quorum: Quorum | None = None
     joined: int = 0
     """Hospitals of the alliance, which a quorum cannot exceed."""
+    released_before: int = 0
+    """Numbers that earlier studies of the same cohort released."""
+    opened_before: tuple[tuple[tuple[str, ...], frozenset[str]], ...] = ()
+    """Sets of hospitals of which earlier studies of the same cohort opened sums, each with those of them whose permits
+    granted `difference` then."""
     dropped: dict[str, DureError] = field(default_factory=dict)
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     _opened: set[tuple[str, ...]] = field(default_factory=set)
@@ -142,10 +147,10 @@ class Run:
     def _forbidden(self, members: Collection[str]) -> list[str]:
         """Hospitals whose part would show: too few came or went since some sum was opened, without their permission."""
         found: set[str] = set()
-        for before in self._opened:
+        for before, granted in [*((names, frozenset[str]()) for names in self._opened), *self.opened_before]:
             changed = set(before) ^ set(members)
             if len(changed) < self.limits.minimum_hospitals:
-                found |= {name for name in changed if "difference" not in self.grants.get(name, ())}
+                found |= {name for name in changed - granted if "difference" not in self.grants.get(name, ())}
         return sorted(found)
 
     def _remember_opened(self, members: tuple[str, ...]) -> None:
@@ -340,6 +345,7 @@ class Run:
         before = [fold for outcome in self.outcomes.values() for fold in outcome.folds.values() if fold.released]
         people = [result.facts.get("n") for result in (working, *(fold.working for fold in before if fold.working))]
         released = numbers(shown) + sum(numbers(fold.released) for fold in before if fold.released)
+        released += self.released_before
         most = max((value for value in people if isinstance(value, int)), default=0)
         if most and released > self.limits.numbers_per_person * most:
             raise refusal("numbers_per_person")

@@ -8,6 +8,7 @@ from dataclasses import replace
 import polars as pl
 
 from dure.errors import Refused
+from dure.estimation.suppression import small_can_be_named
 from dure.guard.rules import Limits, refusal
 from dure.study.result import Fact, Result, Table
 
@@ -51,8 +52,8 @@ def numbers(result: Result) -> int:
 
 
 def rounded(count: int, limits: Limits) -> int:
-    """5·round(count/5) under the default rules."""
-    return limits.round_to * round(count / limits.round_to)
+    """5·round(count/5) under the default rules; what noise made negative is 0."""
+    return limits.round_to * round(max(count, 0) / limits.round_to)
 
 
 def _fact(value: Fact, limits: Limits) -> Fact:
@@ -67,9 +68,10 @@ def _released(table: Table, limits: Limits) -> Table:
     for column in table.counts:
         values = frame[column].to_list()
         small = {row for row, value in enumerate(values) if value is not None and value < limits.minimum_people}
-        hidden = small | _complement(frame, table, column, small)
+        also, unnamed = _complement(frame, table, column, small, limits.minimum_people)
+        hidden = small | also
         for row in hidden:
-            withheld[row, column] = shown if row in small else "–"
+            withheld[row, column] = shown if row in small - unnamed else "–"
         kept = [None if row in hidden or value is None else rounded(value, limits) for row, value in enumerate(values)]
         frame = frame.with_columns(pl.Series(column, kept, dtype=pl.Int64))
         for other, behind in table.behind.items():
@@ -85,16 +87,34 @@ def _released(table: Table, limits: Limits) -> Table:
     return replace(table, frame=frame, withheld=withheld)
 
 
-def _complement(frame: pl.DataFrame, table: Table, column: str, small: set[int]) -> set[int]:
-    """Where exactly one cell of a group is suppressed, the next smallest goes with it."""
-    if not table.group:
-        return set()
+def _complement(
+    frame: pl.DataFrame, table: Table, column: str, small: set[int], minimum: int
+) -> tuple[set[int], set[int]]:
+    """Cells that go with the small ones of their group, and cells that must not be told apart.
+
+    Whoever knows a group's sum knows how many people its hidden cells have together: so at least two are hidden, with
+    `minimum` people between them, the smallest first. What a hospital withheld is hidden too, and counts as nobody.
+    """
     also: set[int] = set()
+    unnamed: set[int] = set()
+    if not table.group or not minimum:
+        return also, unnamed
     groups: dict[tuple[object, ...], list[int]] = {}
     for row, key in enumerate(frame.select(table.group).rows()):
         groups.setdefault(key, []).append(row)
     for rows in groups.values():
-        counted = [row for row in rows if frame[row, column] is not None]
-        if len(counted) > 1 and len(small & set(counted)) == 1:
-            also.add(min((row for row in counted if row not in small), key=lambda row: int(frame[row, column])))
-    return also
+        counts = {row: int(frame[row, column]) for row in rows if frame[row, column] is not None}
+        gone = sum((row, column) in table.withheld for row in rows if row not in counts)
+        few = [row for row in counts if row in small]
+        if not (few or gone) or len(counts) + gone < 2:
+            continue
+        people, taken = sum(counts[row] for row in few), list[int]()
+        for row in sorted(counts.keys() - set(few), key=lambda row: (counts[row], row)):
+            if len(few) + gone + len(taken) >= 2 and people >= minimum:
+                break
+            taken.append(row)
+            people += counts[row]
+        also.update(taken)
+        if gone or not small_can_be_named(len(few), len(taken), people, minimum):
+            unnamed.update(few)
+    return also, unnamed

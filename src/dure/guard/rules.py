@@ -91,6 +91,48 @@ RULES: dict[str, Rule] = {
             ),
         ),
         Rule(
+            "history_overlap",
+            "site",
+            Words(
+                "Cohorts that differ by a few people would tell of those people.",
+                "몇 사람만 다른 코호트는 그 사람들을 드러냅니다.",
+            ),
+            Words(
+                "Ask the earlier cohort exactly, or change its criteria so that clearly more people differ. Where only "
+                "the hospital's database was refreshed: let it answer from the copy it answered from before, or wait "
+                "until more people have changed.",
+                "이전 코호트를 그대로 쓰거나, 차이 나는 사람이 확실히 많아지도록 기준을 바꾸십시오. "
+                "병원 데이터베이스만 갱신되었다면 이전에 답한 사본으로 답하게 하거나 더 많은 사람이 바뀔 때까지 "
+                "기다리십시오.",
+            ),
+        ),
+        Rule(
+            "lockout",
+            "site",
+            Words(
+                "Whoever has asked too many similar questions is asked to stop.",
+                "비슷한 질문을 너무 많이 한 사람은 더 물을 수 없습니다.",
+            ),
+            Words(
+                "Ask the hospital's review board to lift it (dure site unlock).",
+                "병원 심의위원회에 해제를 요청하십시오(dure site unlock).",
+            ),
+        ),
+        Rule(
+            "budget",
+            "site",
+            Words(
+                "Open questions draw on a budget of privacy loss, and it is spent.",
+                "공개 질문은 프라이버시 손실 예산을 쓰며, 그 예산이 다 쓰였습니다.",
+            ),
+            Words(
+                "Wait until earlier questions are 30 days old, ask with a smaller epsilon, or propose a study for "
+                "review by the boards.",
+                "이전 질문이 30일을 넘길 때까지 기다리거나, 더 작은 epsilon으로 묻거나, "
+                "심의를 받는 연구를 제안하십시오.",
+            ),
+        ),
+        Rule(
             "minimum_people",
             "total",
             Words(
@@ -187,6 +229,30 @@ class Limits(Strict):
         description="released numbers in a study for each person",
         json_schema_extra={"ko": "연구에서 한 사람당 공개하는 수치의 수"},
     )
+    open_numbers_per_person: float = Field(
+        0.1,
+        gt=0,
+        description="the same where a study was asked openly, without boards",
+        json_schema_extra={"ko": "심의 없이 공개로 물은 연구에서의 같은 한도"},
+    )
+    minimum_difference: int = Field(
+        10,
+        ge=0,
+        description="people by which two cohorts of a hospital differ, unless they are equal",
+        json_schema_extra={"ko": "같지 않은 두 코호트가 한 병원에서 차이 나야 하는 사람 수"},
+    )
+    similar_questions: int = Field(
+        7,
+        ge=1,
+        description="similar studies of one proposer after which they are locked out",
+        json_schema_extra={"ko": "한 제안자의 비슷한 연구가 이만큼이면 잠김"},
+    )
+    similar_days: int = Field(
+        30,
+        ge=1,
+        description="days within which similar studies are counted",
+        json_schema_extra={"ko": "비슷한 연구를 세는 기간(일)"},
+    )
 
 
 DEFAULT = Limits()
@@ -198,10 +264,20 @@ OFF = Limits(
     parameters_per_person=float("inf"),
     parameters_per_event=float("inf"),
     numbers_per_person=1e12,
+    open_numbers_per_person=1e12,
+    minimum_difference=0,
+    similar_questions=1_000_000,
 )
 """No rule: for simulation on data that one person owns. No hospital can be configured so."""
 
-_HIGHER_IS_TIGHTER = {"minimum_people", "minimum_cohort", "minimum_hospitals", "round_to"}
+_HIGHER_IS_TIGHTER = {
+    "minimum_people",
+    "minimum_cohort",
+    "minimum_hospitals",
+    "round_to",
+    "minimum_difference",
+    "similar_days",
+}
 
 
 def with_overrides(values: Mapping[str, Any], start: Limits = DEFAULT) -> Limits:

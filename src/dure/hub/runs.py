@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from dure.errors import Refused
@@ -14,11 +15,19 @@ from dure.federation.plan import plan_of
 from dure.federation.rounds import Progress, Run
 from dure.federation.sums import Summing
 from dure.guard.audit import AuditLog, declaration_digest, digest
+from dure.guard.history import cohort_digest
+from dure.guard.release import numbers
 from dure.guard.rules import DEFAULT, Limits, strictest, tighten
 from dure.hub import studies
 from dure.hub.store import Store
 from dure.study.method import Methods
-from dure.study.spec import seconds
+from dure.study.packing import pack, unpack
+from dure.study.permit import read_permit
+from dure.study.spec import Study, seconds
+
+NUMBERS, BEFORE = "numbers", "numbers before"
+"""Entries of a run's ledger: how many numbers it would release, and how many others had of the same cohort."""
+SHOWN = ("release_review", "released", "archived")
 
 
 def run_study(
@@ -46,6 +55,7 @@ def run_study(
     run.progress = _logged(store.log, hash_, run.name, progress)
     store.put_run(run.name, hash_)
     outcomes = run.steps()
+    run.ledger.write("", NUMBERS, pack(_numbers(outcomes)))
     waiting = any(outcome.status == "waiting" for outcome in outcomes.values())
     studies.advance(store, hash_, "wait" if waiting else "finish", "hub")
     return run, outcomes
@@ -110,7 +120,10 @@ def _run(
     study = studies.read(store, hash_)[0]
     permits = studies.permits(store, hash_, over)
     limits = strictest((tighten(permit.limits, limits) for permit in permits.values()), limits)
+    if study.open is not None:
+        limits = limits.model_copy(update={"numbers_per_person": limits.open_numbers_per_person})
     run_name = name or f"{hash_.removeprefix('sha256:')[:12]}-1"
+    ledger = store.ledger(run_name)
     return Run(
         run_name,
         plan_of(study, methods, limits.minimum_people),
@@ -119,8 +132,46 @@ def _run(
         limits,
         engine,
         summing,
-        store.ledger(run_name),
+        ledger,
         progress,
         quorum=study.quorum,
         joined=len(store.hospitals()),
+        released_before=_released_before(store, study, ledger, over),
+        opened_before=tuple(_opened_before(store, study)),
     )
+
+
+def _same_cohort(store: Store, study: Study) -> Iterator[tuple[str, str, Ledger]]:
+    """(hash, state, ledger) of every run of other studies that ask about the same people."""
+    asked = cohort_digest(study)
+    for hash_, document, state in store.studies():
+        if hash_ != study.hash and cohort_digest(Study.model_validate(json.loads(document))) == asked:
+            for run in store.runs(hash_):
+                yield hash_, state, store.ledger(run)
+
+
+def _opened_before(store: Store, study: Study) -> Iterator[tuple[tuple[str, ...], frozenset[str]]]:
+    """Sets of hospitals of which a sum was opened about the same cohort, with those that granted `difference` then."""
+    for hash_, _, ledger in _same_cohort(store, study):
+        entry = ledger.read("", "opened")
+        signed = {name: read_permit(found) for name, found in store.permits(hash_).items() if found}
+        granted = frozenset(name for name, permit in signed.items() if permit.difference)
+        for names in unpack(entry) if entry else []:
+            yield tuple(names), granted
+
+
+def _released_before(store: Store, study: Study, ledger: Ledger, over: bool) -> int:
+    """Numbers about the same cohort in studies whose steps were finished before this one's. Counted anew whenever the
+    study runs, and kept with the run, so that its results look the same whatever is released later."""
+    entry = ledger.read("", BEFORE)
+    if over:
+        return int(unpack(entry)) if entry else 0
+    found = [other.read("", NUMBERS) for _, state, other in _same_cohort(store, study) if state in SHOWN]
+    count = sum(int(unpack(number)) for number in found if number)
+    ledger.write("", BEFORE, pack(count))
+    return count
+
+
+def _numbers(outcomes: Mapping[str, Outcome]) -> int:
+    folds = [fold for outcome in outcomes.values() for fold in outcome.folds.values()]
+    return sum(numbers(fold.released) for fold in folds if fold.released)

@@ -15,7 +15,7 @@ from pydantic import model_validator
 
 from dure.errors import InvalidParameter
 from dure.estimation.parameters import Asked, Levels, described
-from dure.estimation.suppression import hidden_cells
+from dure.estimation.suppression import hidden_cells, marks
 from dure.language import Words
 from dure.study.method import DerivesNothing, Example, Kept, Law, Question, State
 from dure.study.result import Figure, Result, Table
@@ -83,6 +83,12 @@ class Feasibility(DerivesNothing):
             rows, columns = (_levels(question, name, "crossed") for name in pair)
             found.append(ArraySpec(_crossing(pair), (len(rows), len(columns)), "count", labels=columns))
         return tuple(found)
+
+    def sensitivity(self, question: Question) -> int:
+        """By how much one person more or less can change all counts together: one in each line of the attrition, and
+        one in each of the other tables, where everybody stands in at most one cell."""
+        p: Parameters = question.parameters
+        return len(question.criteria or EVERYONE) + len(p.by) + len(p.crossed)
 
     def summarise(self, rows: Rows, question: Question, state: State, kept: Kept) -> tuple[Summary, Kept]:
         p: Parameters = question.parameters
@@ -190,10 +196,10 @@ def _by(total: Total, question: Question, name: str) -> tuple[Table, NDArray[np.
     counts, levels = total.arrays[f"by {name}"], _levels(question, name, "by")
     out = np.append(hidden_cells(counts[None, :-1], question.minimum_people)[0], counts[-1] < question.minimum_people)
     cells = [None if gone else int(count) for count, gone in zip(counts, out)]
-    marks = _marks(counts, out, question.minimum_people)
-    withheld = {(row, "n"): mark for row, mark in marks.items() if row < len(levels)}
-    if len(levels) in marks:
-        withheld[0, "missing"] = marks[len(levels)]
+    named = marks(counts[None, :-1], out[None, :-1], question.minimum_people)
+    withheld = {(row, "n"): mark for (_, row), mark in named.items()}
+    if out[-1]:
+        withheld[0, "missing"] = f"<{question.minimum_people}"
     rest = [None] * (len(levels) - 1)
     frame = pl.DataFrame(
         {
@@ -213,7 +219,7 @@ def _cross(total: Total, question: Question, pair: tuple[str, str], hidden: dict
     counts = total.arrays[_crossing(pair)]
     also = hidden[pair[0]][:, None] | hidden[pair[1]][None, :]
     out = hidden_cells(counts, question.minimum_people, also)
-    marks = _marks(counts.ravel(), out.ravel(), question.minimum_people)
+    named = marks(counts, out, question.minimum_people)
     rows, columns = (_levels(question, name, "crossed") for name in pair)
     frame = pl.DataFrame(
         {
@@ -224,17 +230,14 @@ def _cross(total: Total, question: Question, pair: tuple[str, str], hidden: dict
         },
         schema_overrides={"n": pl.Int64, "of": pl.Int64},
     )
-    return _table(frame, ("n", "of"), {(row, "n"): mark for row, mark in marks.items()})
+    return _table(
+        frame, ("n", "of"), {(row * len(columns) + column, "n"): mark for (row, column), mark in named.items()}
+    )
 
 
 def _table(frame: pl.DataFrame, counts: tuple[str, ...], withheld: dict[tuple[int, str], str]) -> Table:
     shares = {"percent": ("n", "of", 100.0)}
     return Table(frame, counts=counts, shares=shares, derived=("of", "percent"), withheld=withheld)
-
-
-def _marks(counts: NDArray[Any], hidden: NDArray[np.bool_], minimum: int) -> dict[int, str]:
-    """Why each hidden cell is hidden: too few people, or beside such a cell."""
-    return {int(place): f"<{minimum}" if counts[place] < minimum else "–" for place in np.flatnonzero(hidden)}
 
 
 def _attrition_figure() -> Figure:

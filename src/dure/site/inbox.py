@@ -113,10 +113,7 @@ def permit(
         issued=now,
         expires=now + valid,
     )
-    envelope = sign(document, site.signer())
-    path = _folder(site, hash_) / "permit.json"
-    _write(path, json.dumps(envelope))
-    path.with_name("answer.json").unlink(missing_ok=True)
+    envelope = keep_permit(site, document)
     site.audit.append(
         "permitted",
         study=hash_,
@@ -125,6 +122,15 @@ def permit(
         boards=document.boards,
         permit=digest(envelope),
     )
+    return envelope
+
+
+def keep_permit(site: Site, document: Permit) -> dict[str, Any]:
+    """Sign a permit and put it beside its study."""
+    envelope = sign(document, site.signer())
+    path = _folder(site, document.study) / "permit.json"
+    _write(path, json.dumps(envelope))
+    path.with_name("answer.json").unlink(missing_ok=True)
     return envelope
 
 

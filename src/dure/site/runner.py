@@ -12,11 +12,14 @@ from dure.federation.answer import Desk, answer
 from dure.federation.messages import Answer, Ask, error_data
 from dure.federation.plan import Plan, plan_of
 from dure.guard.audit import digest
+from dure.guard.rules import Limits
 from dure.language import Words
 from dure.omop.cohort_query import cohort_rows
 from dure.site import inbox
 from dure.site.egress import FILE, Egress
+from dure.site.history import HistoryStore, StudyHistory
 from dure.site.memory import StoredMemory
+from dure.site.open_feasibility import OpenNoise, check_open
 from dure.site.settings import Site
 from dure.study.method import Methods, find_method, source_hash
 from dure.study.permit import Permit, check_permit, check_scope, verify
@@ -38,6 +41,10 @@ class Runner:
     @cached_property
     def egress(self) -> Egress:
         return Egress(self.site.folder / FILE, self.site.file.keep_weights)
+
+    @cached_property
+    def history(self) -> HistoryStore:
+        return HistoryStore(self.site.folder / "history.db")
 
     def answer(self, message: bytes) -> bytes:
         """The reply's bytes; every refusal and failure is a reply too."""
@@ -76,8 +83,20 @@ class Runner:
             self.site.audit,
             digest(inbox.own_permit(self.site, ask.study)),
             lambda departure: self.egress.write(departure, study, desk.permit),
+            *self._beside(study, plan, permit, limits),
         )
         return answer(ask, desk)
+
+    def _beside(
+        self, study: Study, plan: Plan, permit: Permit, limits: Limits
+    ) -> tuple[StudyHistory, OpenNoise | None]:
+        """The study beside earlier ones, and its noise where it was asked openly."""
+        proposer, offered = inbox.proposer(self.site, study.hash), self.site.file.open_feasibility
+        open_ = permit.open is not None and offered is not None
+        past = StudyHistory(self.history, study, plan, permit, limits, proposer, open_)
+        if not open_ or offered is None:
+            return past, None
+        return past, OpenNoise(self.history, study, proposer, offered, self.methods)
 
     def rows(self, study: Study, plan: Plan) -> Rows:
         """The cohort's rows, read from the database once per study and process."""
@@ -100,6 +119,7 @@ class Runner:
         method = find_method(study.step(ask.step).method, self.methods)
         check_permit(permit, study.hash, method.name, source_hash(method))
         check_scope(permit, study, ask.step)
+        check_open(self.site, permit, study)
         return permit
 
     def _log_failure(self, ask: Ask, error: str) -> None:

@@ -34,7 +34,7 @@ from dure.federation.messages import Answer, Ask, error_data
 from dure.guard import certificates
 from dure.guard.journal import Journal
 from dure.guard.tree_heads import TOPIC, Heads, key_of
-from dure.site import inbox, reviews
+from dure.site import inbox, open_feasibility, reviews
 from dure.site.settings import Site
 from dure.site.worker import Worker, preload, prepare
 from dure.study.method import installed_methods
@@ -113,6 +113,8 @@ class SiteService:
                 self.journal.say("study received", study=study.hash)
                 if study.replaces:
                     self._drop(study.replaces)
+                if study.open is not None:
+                    open_feasibility.admit(self.site, study, installed_methods())
             return b""
         if topic == "decision":
             given = reviews.decide_shared(self.site, unpack(body), installed_methods())

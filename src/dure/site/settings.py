@@ -43,12 +43,21 @@ Board = Literal["irb", "drb"]
 OWN = "own"
 
 
+class OpenFeasibility(Strict):
+    """Loss of privacy that open questions may cost here (ε, differential privacy): of one study, and of all studies
+    of one proposer in 30 days."""
+
+    epsilon_per_study: float = Field(1.0, gt=0, le=1)
+    epsilon_per_month: float = Field(2.0, gt=0)
+
+
 class SiteFile(Strict):
     """`limits` may only tighten the alliance's rules. Paths are relative to the file.
 
     `boards`: whose decision each gate needs: `own`, or the name of a board that several hospitals share, whose public
     key then stands in `board_keys` (64 hexadecimal digits, from `dure review key`). `keep_weights`: the list of what
-    left also holds model weights above 1 MiB, of which it otherwise notes size and digest.
+    left also holds model weights above 1 MiB, of which it otherwise notes size and digest. Without `open_feasibility`
+    every study needs the boards.
     """
 
     hospital: str = Field(min_length=1)
@@ -58,6 +67,7 @@ class SiteFile(Strict):
     keep_weights: bool = False
     boards: dict[Board, str] = Field(default_factory=dict, validate_default=True)
     board_keys: dict[str, str] = Field(default_factory=dict)
+    open_feasibility: OpenFeasibility | None = None
 
     @field_validator("boards")
     @classmethod

@@ -44,7 +44,8 @@ class Permit(Strict):
     """What was permitted. `study` is the spec's hash; `methods` binds each method to its source hash, `steps` each step
     and `cohort` who is asked about and what is known of them; `limits` are those that this hospital tightened, so that
     they hold for sums and releases it takes part in too; `rules` are all limits in force when it was signed; `releases`
-    is how often results may be released; `boards` says which board approved, and when.
+    is how often results may be released; `boards` says which board approved, and when; `open` is the epsilon of a study
+    that the hospital answers openly, with noise and without boards.
     """
 
     study: str
@@ -59,6 +60,7 @@ class Permit(Strict):
     rules: dict[str, float] = Field(default_factory=dict)
     releases: int = Field(1, ge=0)
     boards: dict[str, str] = Field(default_factory=dict)
+    open: float | None = None
     issued: datetime
     expires: datetime
 

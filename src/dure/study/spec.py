@@ -93,6 +93,13 @@ class Application(Strict):
     risks: Bilingual | None = None
 
 
+class Open(Strict):
+    """Counts asked without boards, of hospitals that offer it: each adds noise to its own counts, such that the whole
+    study tells of any one person at most `epsilon` (differential privacy, Dwork et al. 2006)."""
+
+    epsilon: float = Field(gt=0, le=1)
+
+
 class Study(Strict):
     """A whole study. It contains no code: methods are named, and their parameters are plain data.
 
@@ -110,12 +117,18 @@ class Study(Strict):
     """What the boards read beside the question: cleaning rules, limits, sources."""
     application: Application = Application()
     replaces: str | None = Field(None, pattern=r"^sha256:[0-9a-f]{64}$")
+    open: Open | None = None
 
     @model_validator(mode="after")
     def _steps_in_order(self) -> Study:
         in_order(self.steps)
         if "site" in self.variables:
             raise ValueError("'site' is the hospital's name and cannot be a variable")
+        if self.open and any(
+            step.method != "feasibility" or step.scope != "all" or step.parameters.get("by_hospital")
+            for step in self.steps
+        ):
+            raise ValueError("a study with `open` has only steps of `feasibility` over all hospitals, none by hospital")
         return self
 
     @property
