@@ -27,7 +27,7 @@ from dure.study.regroup import regrouped
 from dure.study.result import Result, pack_result, unpack_result
 from dure.study.rows import Column, Rows
 from dure.study.spec import Step
-from dure.study.summary import Total
+from dure.study.summary import Declaration, Total
 
 MOST_ROUNDS = 10_000
 ALONE_RULES = (
@@ -122,6 +122,13 @@ def answer(ask: Ask, desk: Desk) -> bytes:
     desk.log("left", bytes=len(data), sha256=hashlib.sha256(data).hexdigest(), **details, **about)
     desk.memory.write(ask.run, ask.step, ask.fold, ask.round, Remembered(digest, data, pack(kept)))
     return data
+
+
+def declared(ask: Ask, desk: Desk) -> Declaration:
+    """Everything the reply to a question holds, companions included; raises DureError."""
+    step = desk.plan.step(ask.step)
+    question = desk.plan.question(step, ask.hospitals, _results(ask, desk))
+    return gate.sent(desk.plan.method(step).declare(question, dict(ask.state)))
 
 
 def _summary(ask: Ask, step: Step, rows: Rows, desk: Desk) -> tuple[Answer, Kept, dict[str, Any]]:

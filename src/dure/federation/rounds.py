@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from operator import attrgetter
 from typing import Any, Literal
 
@@ -22,6 +23,7 @@ from dure.errors import (
     SiteError,
     SitePaused,
     StepSkipped,
+    SumRefused,
 )
 from dure.federation.answer import total_of
 from dure.federation.engine import Engine
@@ -38,7 +40,7 @@ from dure.study.packing import pack, unpack
 from dure.study.permit import Grant
 from dure.study.result import Result, pack_result, unpack_result
 from dure.study.spec import Quorum, Step
-from dure.study.summary import Summary
+from dure.study.summary import Declaration, Summary
 
 FIELDS = attrgetter(*Left.__slots__)
 Progress = Callable[[str, Mapping[str, Any]], None]
@@ -172,16 +174,19 @@ class Run:
                 state = method.start(question) if state is None else state
                 declaration = method.declare(question, state)
                 asks = {name: self._message(step, name, members, round_, state, fold) for name in members}
-                opened = self.summing.collect(self.engine, asks, gate.sent(declaration), step.name, round_, fold)
+                sent = gate.sent(declaration)
+                without = partial(self._same_without, step, fold, round_, state, sent)
+                opened = self.summing.collect(self.engine, asks, sent, step.name, round_, fold, without)
                 # What came has left, even where the sum is never opened because somebody did not answer; a repeated
                 # round brings the same bytes again and is listed once.
                 left = [item for item in left if item.round != round_] + list(opened.left)
-                if opened.errors:
-                    if self._drop(opened.errors):
-                        round_, state = 0, None
-                        continue
+                if opened.errors and not self._drop(opened.errors):
                     raise _first(opened.errors)
-                assert opened.total is not None
+                if opened.total is None:  # the step starts again without them
+                    round_, state = 0, None
+                    continue
+                members = self._members(fold)
+                question = self.plan.question(step, members, self._working(step))
                 self._remember_opened(members)
                 arrays |= opened.total
                 gate.check_total(opened.total, declaration, self.limits)
@@ -251,20 +256,45 @@ class Run:
         """Leave out hospitals whose cohort is too small, or that the quorum does not wait for; True if the step can
         start again without them. Where sums with and without them show them, each must have permitted it.
         """
-        small = {name: error for name, error in errors.items() if self._left_out(error)}
-        if len(small) < len(errors):
-            return False
-        rest = [name for name in self.taking_part if name not in small]
-        if self.quorum and not self.quorum.met(rest, self.joined):
+        rest = self._rest(errors)
+        if rest is None:
             return False
         forbidden = self._forbidden(rest)
         if forbidden:
             raise RunWaits("every step", forbidden, "difference")
-        self.dropped.update(small)
+        self.dropped.update(errors)
         self.ledger.write("", None, pack({name: error_data(error) for name, error in self.dropped.items()}))
-        for name, error in small.items():
+        for name, error in errors.items():
             self.progress("dropped", {"hospital": name, "error": error})
         return True
+
+    def _rest(self, errors: Mapping[str, DureError]) -> list[str] | None:
+        """Who remains if all of these can be left out."""
+        rest = [name for name in self.taking_part if name not in errors]
+        enough = not self.quorum or self.quorum.met(rest, self.joined)
+        return rest if enough and all(self._left_out(error) for error in errors.values()) else None
+
+    def _same_without(
+        self,
+        step: Step,
+        fold: str | None,
+        round_: int,
+        state: dict[str, Any],
+        sent: Declaration,
+        errors: Mapping[str, DureError],
+    ) -> bool:
+        """Whether a first round's sum may be opened without some hospitals: they can be left out, and the others would
+        be asked and would send the same if those had not been there."""
+        rest = self._rest(errors)
+        if round_ or rest is None or self._forbidden(rest):
+            return False
+        members = tuple(name for name in rest if name != fold)
+        if not members or len(members) < self.limits.minimum_hospitals:
+            return False
+        question = self.plan.question(step, members, self._working(step))
+        alike = self.plan.method(step).start(question)
+        same = pack(alike) == pack(state) and gate.sent(self.plan.method(step).declare(question, alike)) == sent
+        return same and not self._forbidden(members)
 
     def _left_out(self, error: DureError) -> bool:
         if isinstance(error, Refused):
@@ -272,7 +302,7 @@ class Run:
         return (
             bool(self.quorum and self.quorum.answer_within)
             and isinstance(error, SiteError | PermitError)
-            and not isinstance(error, SitePaused)
+            and not isinstance(error, SitePaused | SumRefused)
         )
 
     def _recall_dropped(self) -> None:

@@ -10,6 +10,7 @@ from dure.federation.local_engine import LocalEngine
 from dure.federation.plain_sum import PlainSum
 from dure.federation.plan import plan_of
 from dure.federation.rounds import Progress, Run
+from dure.federation.secure_sum.opening import SecureSum
 from dure.federation.sums import Summing
 from dure.guard.rules import DEFAULT, Limits, strictest, tighten
 from dure.hub import studies
@@ -37,14 +38,25 @@ def run_study(
     """
     state = studies.read(store, hash_)[1]
     studies.advance(store, hash_, "start" if state == "permitted" else "resume", "hub")
-    within = studies.read(store, hash_)[0].quorum.answer_within
-    waits = PlainSum(seconds(within)) if within else PlainSum()
-    run = _run(store, hash_, engine, methods, name, limits, summing or waits, progress)
+    run = _run(store, hash_, engine, methods, name, limits, summing or summing_of(store, hash_, limits), progress)
     store.put_run(run.name, hash_)
     outcomes = run.steps()
     waiting = any(outcome.status == "waiting" for outcome in outcomes.values())
     studies.advance(store, hash_, "wait" if waiting else "finish", "hub")
     return run, outcomes
+
+
+def summing_of(store: Store, hash_: str, limits: Limits = DEFAULT) -> Summing:
+    """Masked sums, unless every permit of the study has `visible_updates`. Raises UnknownStudy, PermitError."""
+    within, permits = studies.read(store, hash_)[0].quorum.answer_within, studies.permits(store, hash_)
+    wait = seconds(within) if within else PlainSum.timeout
+    if permits and all(permit.visible_updates for permit in permits.values()):
+        return PlainSum(wait)
+    keys = {name: bytes.fromhex(key["keyval"]["public"]) for name, key in store.hospitals().items()}
+    envelopes = store.permits(hash_)
+    shown = {name: envelopes[name] for name, permit in permits.items() if permit.difference}
+    limits = strictest((tighten(permit.limits, limits) for permit in permits.values()), limits)
+    return SecureSum(keys, shown, limits.minimum_hospitals, wait)
 
 
 def results(store: Store, hash_: str, methods: Methods, name: str | None = None) -> Mapping[str, Outcome]:

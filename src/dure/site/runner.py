@@ -1,4 +1,5 @@
-"""A hospital's runner: permit → cohort → answer. Nothing is read before the permit allows it."""
+"""A hospital's runner: permit → cohort → answer, masked where it is part of a sum. Nothing is read before the permit
+allows it, and no part of a sum leaves in the clear unless the permit says so."""
 
 from __future__ import annotations
 
@@ -8,13 +9,18 @@ import numpy as np
 import polars as pl
 
 from dure.errors import DureError, PermitError
-from dure.federation.answer import Desk, answer
+from dure.federation.answer import Desk, answer, declared
 from dure.federation.messages import Answer, Ask, error_data
 from dure.federation.plan import Plan, plan_of
+from dure.federation.secure_sum.exchange import Exchange, read_question
+from dure.federation.secure_sum.member import Member
+from dure.federation.secure_sum.record import Record
+from dure.federation.secure_sum.refusals import refusal
 from dure.language import Words
 from dure.omop.cohort_query import cohort_rows
 from dure.site import inbox
 from dure.site.memory import StoredMemory
+from dure.site.peers import Peers
 from dure.site.settings import Site
 from dure.study.method import Methods, find_method, source_hash
 from dure.study.permit import Permit, check_permit, check_scope, verify
@@ -33,10 +39,15 @@ class Runner:
     def memory(self) -> StoredMemory:
         return StoredMemory(self.site.folder / "rounds.db")
 
+    @cached_property
+    def sums(self) -> Record:
+        """What this hospital has said in masked sums, and the secrets of those that are not over."""
+        return Record(self.site.folder / "sums.db")
+
     def answer(self, message: bytes) -> bytes:
         """The reply's bytes; every refusal and failure is a reply too."""
         try:
-            ask = Ask.from_bytes(message)
+            ask = read_question(message)
         except (ValueError, TypeError, KeyError):
             problem = Words("The question cannot be read", "질문을 읽을 수 없습니다")
             return self._no(PermitError(hospital=self.site.hospital, problem=problem))
@@ -51,12 +62,14 @@ class Runner:
             self._log_failure(ask, type(error).__name__)
             return Answer(self.site.hospital, "error", error={"code": "unexpected", "fields": {}}).to_bytes()
 
-    def _answer(self, ask: Ask) -> bytes:
+    def _answer(self, ask: Ask | Exchange) -> bytes:
         try:
             study = inbox.study_of(self.site, ask.study)
             permit = self._permit(ask, study)
             limits = self.site.limits
             plan = plan_of(study, self.methods, limits.minimum_people)
+            if isinstance(ask, Ask) and not ask.alone and len(ask.hospitals) > 1 and not permit.visible_updates:
+                raise refusal(self.site.hospital, "unmasked")
         except DureError as error:
             self._log_failure(ask, error.code())
             return self._no(error)
@@ -69,7 +82,22 @@ class Runner:
             self.memory,
             self.site.audit,
         )
+        if isinstance(ask, Exchange):
+            return self._member(desk).answer(ask, lambda asked: (answer(asked, desk), declared(asked, desk)))
         return answer(ask, desk)
+
+    def _member(self, desk: Desk) -> Member:
+        signer = self.site.signer()
+        return Member(
+            desk.hospital,
+            bytes.fromhex(self.site.public_key()["keyval"]["public"]),
+            lambda statement: bytes.fromhex(signer.sign(statement).signature),
+            Peers(self.site),
+            self.sums,
+            desk.limits.minimum_hospitals,
+            desk.grants,
+            desk.log,
+        )
 
     def rows(self, study: Study, plan: Plan) -> Rows:
         """The cohort's rows, read from the database once per study and process."""
@@ -82,7 +110,7 @@ class Runner:
             self._rows[study.hash] = rows
         return self._rows[study.hash]
 
-    def _permit(self, ask: Ask, study: Study) -> Permit:
+    def _permit(self, ask: Ask | Exchange, study: Study) -> Permit:
         """This hospital's own permit, checked against the question; raises PermitError."""
         envelope = inbox.own_permit(self.site, ask.study)
         if envelope is None:
@@ -94,7 +122,7 @@ class Runner:
         check_scope(permit, study, ask.step)
         return permit
 
-    def _log_failure(self, ask: Ask, error: str) -> None:
+    def _log_failure(self, ask: Ask | Exchange, error: str) -> None:
         self.site.audit.append("failed", error=error, run=ask.run, study=ask.study, step=ask.step)
 
     def _no(self, error: DureError) -> bytes:
