@@ -269,7 +269,7 @@ def run_frames(
         grants = grants | {"per_hospital"}
     desks = {name: _desk(name, frame, plan, limits, grants) for name, frame in frames.items()}
     signing = {name: Ed25519PrivateKey.generate() for name in hospitals} if summing == "secure" else {}
-    local = LocalEngine({name: _answerer(desk, signing.get(name)) for name, desk in desks.items()})
+    local = LocalEngine({name: _answerer(desk, *([signing[name]] if signing else [])) for name, desk in desks.items()})
     if summing == "secure":
         roster = {name: key.public_key().public_bytes_raw() for name, key in signing.items()}
         summing = SecureSum(roster, minimum=limits.minimum_hospitals)
@@ -327,7 +327,7 @@ def _desk(name: str, frame: pl.DataFrame, plan: Plan, limits: Limits, grants: fr
     return Desk(name, plan, grants, limits, lambda: rows, InMemory())
 
 
-def _answerer(desk: Desk, key: Ed25519PrivateKey | None) -> Answerer:
+def _answerer(desk: Desk, key: Ed25519PrivateKey | None = None) -> Answerer:
     """A hospital as a function: of questions in the clear, and of masked sums where it has a key."""
     member = key and Member(
         desk.hospital,

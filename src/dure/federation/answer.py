@@ -16,6 +16,7 @@ import numpy as np
 from dure.errors import DataError, DureError, NotConverged, NotEstimable, Refused
 from dure.federation.messages import Answer, Ask, error_data
 from dure.federation.plan import Plan
+from dure.federation.secure_sum.fixed_point import bytes_of
 from dure.guard import gate
 from dure.guard.audit import AuditLog
 from dure.guard.release import release
@@ -89,6 +90,8 @@ class Desk:
     rows: Callable[[], Rows]
     memory: Memory
     audit: AuditLog | None = None
+    masked: bool = False
+    """Its part of a sum leaves under masks, which take more bytes than the numbers."""
 
     def log(self, event: str, **details: Any) -> None:
         if self.audit is not None:
@@ -144,7 +147,7 @@ def _summary(ask: Ask, step: Step, rows: Rows, desk: Desk) -> tuple[Answer, Kept
         {
             "name": spec.name,
             "shape": list(spec.shape),
-            "bytes": spec.bytes,
+            "bytes": bytes_of(spec) if desk.masked else spec.bytes,
             "withheld": passed.withheld.get(spec.name, 0),
         }
         for spec in gate.sent(declaration)

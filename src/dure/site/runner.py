@@ -81,6 +81,7 @@ class Runner:
             lambda: self.rows(study, plan),
             self.memory,
             self.site.audit,
+            masked=isinstance(ask, Exchange),
         )
         if isinstance(ask, Exchange):
             return self._member(desk).answer(ask, lambda asked: (answer(asked, desk), declared(asked, desk)))
