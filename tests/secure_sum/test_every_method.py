@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -62,7 +63,7 @@ def unevenly(frame: pl.DataFrame) -> dict[str, pl.DataFrame]:
     """Five hospitals: most people in one, few in another, none in the third."""
     order = np.random.default_rng(5).permutation(frame.height)
     edges = [0, *(round(frame.height * part) for part in (0.6, 0.62, 0.62, 0.85)), frame.height]
-    return {f"h{i}": frame[order[a:b].tolist()] for i, (a, b) in enumerate(zip(edges, edges[1:]))}
+    return {f"h{i}": frame[order[a:b].tolist()] for i, (a, b) in enumerate(itertools.pairwise(edges))}
 
 
 def ledger_of(method: Method, summing: Summing | str) -> dict[tuple[str, str | None], bytes]:

@@ -254,7 +254,9 @@ def test_the_inbox_hands_back_the_study_that_was_put_into_it(stage: Any, site: S
 def in_the_clear(stage: Any, folder: Path) -> Any:
     """Four hospitals whose permits let their parts be seen, so that a reply can be read here."""
     sites = stage.sites(folder)
-    return stage.join(folder, sites, stage.study("attrition"), dict.fromkeys(sites, ("per_hospital", "visible_updates")))
+    return stage.join(
+        folder, sites, stage.study("attrition"), dict.fromkeys(sites, ("per_hospital", "visible_updates"))
+    )
 
 
 def test_the_log_lists_every_array_that_left_and_verifies(stage: Any, tmp_path: Path) -> None:
