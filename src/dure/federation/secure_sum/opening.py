@@ -41,7 +41,7 @@ class _Stopped(Exception):
 
 @dataclass(frozen=True)
 class _Session:
-    """A session of one (study, run) whose keys all its hospitals have; `sealed` shares by receiver, None if delivered."""
+    """A session of one (study, run) whose keys all have; `sealed` shares by receiver, None where delivered."""
 
     id: bytes
     about: tuple[str, str]
