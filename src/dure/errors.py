@@ -7,7 +7,7 @@
     │   └── UnknownStudy · FormulaError · NotACdm · Unanswerable · AlreadyRunning
     ├── DataError             the data do not fit what was asked of them
     │   ├── TextWhereNumbers · UndeclaredLevel · NotAnOutcome · NotACount · EmptyExport · UnmappedColumn
-    │   └── NobodyLeft
+    │   └── NobodyLeft · SumOutOfRange
     ├── NotEstimable          the data cannot answer the question
     │   └── OneClass · Separation · NotConverged · NothingVaries · NoEstimate
     ├── Refused               a disclosure rule said no (rule name and remedy travel; cells and counts never do)
@@ -25,7 +25,7 @@
     ├── MembershipError       the hub and a member do not come together
     │   └── TokenRefused · MessageRefused · ProtocolMismatch · HubUnreachable · NotAMember · MemberConflict · KeyExposed
     └── SiteError             a hospital could not answer
-        └── SiteFailed · SitePaused · LimitReached · AnswerBroken · LedgerBroken
+        └── SiteFailed · SitePaused · LimitReached · AnswerBroken · SumRefused · LedgerBroken
 
 Fields of an error are names (columns, steps, rules), never values or counts of patients.
 """
@@ -359,6 +359,20 @@ class NobodyLeft(DataError):
     remedy = Words(
         "Leave out the column that is always missing, or check its mapping.",
         "늘 비어 있는 열을 빼거나 매핑을 확인하십시오.",
+    )
+
+
+class SumOutOfRange(DataError):
+    what = Words(
+        "A number of '{array}' is too large for a masked sum.", "'{array}'의 수가 가린 합에 넣기에는 너무 큽니다."
+    )
+    why = Words(
+        "Numbers of this kind have to stay below 2^{bits}, so that the sum over all hospitals fits.",
+        "이런 수는 2^{bits}보다 작아야 모든 병원의 합이 범위 안에 듭니다.",
+    )
+    remedy = Words(
+        "Use larger units, take a logarithm, or cap the column.",
+        "더 큰 단위를 쓰거나 로그를 취하거나 열에 상한을 두십시오.",
     )
 
 
@@ -724,6 +738,17 @@ class AnswerBroken(SiteError):
     remedy = Words(
         "The answer was thrown away. Check that hub and hospital run the same version of the method.",
         "그 답은 버렸습니다. 허브와 병원이 같은 판의 방법을 쓰는지 확인하십시오.",
+    )
+
+
+class SumRefused(SiteError):
+    what = Words("{hospital} gives nothing for this sum ({rule}).", "{hospital}이(가) 이 합에 응하지 않습니다({rule}).")
+    why = Words("{problem}.", "{problem}.")
+    remedy = Words(
+        "Nothing of it was opened. Ask that hospital, whose log names the message; a key that has changed is compared "
+        "by telephone (dure site peers FOLDER).",
+        "아무것도 열리지 않았습니다. 그 병원에 문의하십시오(기록에 메시지가 남아 있습니다). "
+        "바뀐 키는 전화로 대조합니다(dure site peers FOLDER).",
     )
 
 

@@ -1,6 +1,6 @@
 """A hub's process that runs or resumes a study over hospitals in folders, and may kill itself at an exact point.
 
-Arguments: the alliance's folder, then what is hit (ledger, memory, audit, state or nothing), when (before,
+Arguments: the alliance's folder, then what is hit (ledger, memory, audit, state, sums or nothing), when (before,
 within or after that write), and at which write. Nothing in dure knows of it: the writes are wrapped here.
 """
 
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from dure.federation.local_engine import LocalEngine
+from dure.federation.secure_sum.record import Record
 from dure.guard.audit import AuditLog
 from dure.hub.runs import run_study
 from dure.hub.store import Store, StoredLedger
@@ -27,6 +28,7 @@ WRITES = {
     "memory": (StoredMemory, "write"),
     "audit": (AuditLog, "append"),
     "state": (Store, "set_state"),
+    "sums": (Record, "write"),
 }
 
 

@@ -181,6 +181,23 @@ def test_a_run_killed_at_an_exact_write_ends_as_if_nothing_had_happened(
     check(folder, undisturbed.end)
 
 
+slow_after_third = [pytest.param(seed, marks=[pytest.mark.slow] if seed >= 3 else []) for seed in range(15)]
+
+
+@pytest.mark.parametrize("seed", slow_after_third)
+def test_a_run_killed_inside_a_masked_sum_ends_as_if_nothing_had_happened(
+    permitted: Path, undisturbed: Undisturbed, tmp_path: Path, seed: int
+) -> None:
+    """At any write of what a hospital has said: its keys, shares, numbers, set, or what it gave to open the sum."""
+    chance = random.Random(2000 + seed)
+    folder = tmp_path / "alliance"
+    shutil.copytree(permitted, folder)
+    child = start(folder, "sums", ("before", "within", "after")[seed % 3], str(chance.randint(1, 250)))
+    _, said = child.communicate(timeout=120)
+    assert child.returncode == -signal.SIGKILL, said
+    check(folder, undisturbed.end)
+
+
 slow_after_second = [pytest.param(seed, marks=[pytest.mark.slow] if seed >= 1 else []) for seed in range(8)]
 
 

@@ -17,6 +17,8 @@ from dure.hub import entry, studies
 from dure.hub.runs import results, run_study
 from dure.study.packing import unpack
 
+FIRST, LATER = 5, 3
+"""Exchanges of the first masked sum of a run, which agrees keys, and of each later one."""
 THREE = ("Cleveland", "Hungary", "VA Long Beach")
 
 
@@ -33,6 +35,10 @@ class Played:
         )
         self.run = run
         return dict(outcomes)
+
+    def errors(self, hospital: str) -> list[bytes]:
+        """What a hospital replied beside the messages of sums."""
+        return [reply for reply in self.wire.replied[hospital] if unpack(reply).get("kind") == "error"]
 
     def state(self) -> str:
         return studies.read(self.alliance.store, self.alliance.study.hash)[1]
@@ -69,7 +75,7 @@ def test_a_hospital_of_three_people_is_left_out_and_the_other_three_finish(three
 
 
 def test_what_the_small_hospital_says_is_the_rule_and_the_way_out_and_nothing_else(three_people: Played) -> None:
-    (reply,) = three_people.wire.replied["Switzerland"]
+    (reply,) = three_people.errors("Switzerland")
     rule = RULES["minimum_cohort"]
     assert unpack(reply) == {
         "hospital": "Switzerland",
@@ -90,7 +96,9 @@ def test_what_the_small_hospital_says_is_the_rule_and_the_way_out_and_nothing_el
 
 
 def test_the_hub_cannot_tell_three_people_from_seven(stage: Any, three_people: Played, seven_people: Played) -> None:
-    assert three_people.wire.replied["Switzerland"] == seven_people.wire.replied["Switzerland"]
+    assert three_people.errors("Switzerland") == seven_people.errors("Switzerland")
+    sizes = [[len(reply) for reply in played.wire.replied["Switzerland"]] for played in (three_people, seven_people)]
+    assert sizes[0] == sizes[1]
     three, seven = (stage.entries(played.alliance.store) for played in (three_people, seven_people))
     assert three == seven
     assert len(three) == 7  # three steps, who was left out, whose sums were opened, and how many numbers were released
@@ -132,9 +140,10 @@ def test_the_swiss_auroc_is_withheld_because_too_few_have_no_disease(stage: Any,
     assert rows["Switzerland"]["n"] is None
     assert rows["Switzerland"]["reason"] == "withheld: fewer than 10 non-cases"
     assert all(0.5 < rows[name]["auroc"] < 1 for name in THREE)
-    # The number did not leave the hospital either: its own row of the array is zero.
-    replies = [Answer.from_bytes(reply) for reply in played.wire.replied["Switzerland"]]
-    last = next(reply for reply in reversed(replies) if "auroc" in reply.arrays)
+    # The number did not leave the hospital either: under the masks its own row of the array is zero.
+    memory = played.alliance.runners["Switzerland"].memory
+    stored = [entry for round_ in range(9) if (entry := memory.read("run", "validation", None, round_))]
+    last = next(reply for entry in stored if "auroc" in (reply := Answer.from_bytes(entry.reply)).arrays)
     place = list(played.alliance.sites).index("Switzerland")
     assert last.arrays["auroc"][place].tolist() == [0.0]
     assert last.arrays["auroc_variance"][place].tolist() == [0.0]
@@ -196,7 +205,7 @@ def test_a_hospital_that_leaves_between_two_steps_is_not_shown_by_the_difference
     grants = dict.fromkeys(sites, ("per_hospital",))
     played = Played(stage, tmp_path, stage.join(tmp_path, sites, stage.study("attrition", "model"), grants))
     played.wire.cut = {"Switzerland"}
-    played.wire.engine = CutAfter(played.wire, played.alliance.engine, 1)
+    played.wire.engine = CutAfter(played.wire, played.alliance.engine, FIRST)
     assert {n: o.status for n, o in played.go().items()} == {"attrition": "finished", "model": "waiting"}
     studies.receive_permit(played.alliance.store, played.alliance.study.hash, "Switzerland", None)
     asked = len(played.wire.asked["Cleveland"])
@@ -207,16 +216,16 @@ def test_a_hospital_that_leaves_between_two_steps_is_not_shown_by_the_difference
 
 
 class CutAfter:
-    """Cuts Switzerland's line after so many rounds."""
+    """Cuts Switzerland's line after so many exchanges."""
 
-    def __init__(self, wire: Any, engine: Any, rounds: int) -> None:
-        self.wire, self.engine, self.rounds = wire, engine, rounds
+    def __init__(self, wire: Any, engine: Any, exchanges: int) -> None:
+        self.wire, self.engine, self.exchanges = wire, engine, exchanges
         wire.cut = set()
 
     def ask(self, messages: Any, timeout: float) -> Any:
         replies = self.engine.ask(messages, timeout)
-        self.rounds -= 1
-        if self.rounds <= 0:
+        self.exchanges -= 1
+        if self.exchanges <= 0:
             self.wire.cut = {"Switzerland"}
         return replies
 
@@ -226,7 +235,7 @@ class CutAfter:
 
 def test_an_unreachable_hospital_is_named_and_the_run_goes_on_from_its_last_round(stage: Any, tmp_path: Path) -> None:
     played = Played(stage, tmp_path, stage.alliance(tmp_path, "attrition", "model", "validation"))
-    played.wire.engine = CutAfter(played.wire, played.alliance.engine, 4)
+    played.wire.engine = CutAfter(played.wire, played.alliance.engine, FIRST + 3 * LATER)
     outcomes = played.go()
     assert played.state() == "waiting"
     assert {name: outcome.status for name, outcome in outcomes.items()} == {

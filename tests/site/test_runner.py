@@ -103,8 +103,17 @@ def test_a_permit_that_does_not_cover_the_question_reads_no_row(
 
 def test_the_same_permit_unchanged_reaches_for_the_rows(stage: Any, site: Site) -> None:
     study = stage.study("attrition")
-    permit_with(stage, site, study)
+    permit_with(stage, site, study, visible_updates=True)
     assert reply(site, stage, ask(study)).error["code"] == "file-missing"  # the database, which is not there
+
+
+def test_no_part_of_a_sum_leaves_in_the_clear_without_that_right_in_the_permit(stage: Any, site: Site) -> None:
+    study = stage.study("attrition")
+    permit_with(stage, site, study)
+    answer = reply(site, stage, ask(study))
+    assert (answer.kind, answer.error["code"]) == ("error", "sum-refused")
+    assert "visible_updates" in error_from(answer.error).text("en")
+    assert reply(site, stage, ask(study, hospitals=("Cleveland",))).error["code"] == "file-missing"  # it is the sum
 
 
 def test_a_permit_changed_after_signing_reads_no_row(stage: Any, site: Site) -> None:
@@ -242,6 +251,14 @@ def test_the_inbox_hands_back_the_study_that_was_put_into_it(stage: Any, site: S
 # ── the log and the store of rounds ──
 
 
+def in_the_clear(stage: Any, folder: Path) -> Any:
+    """Four hospitals whose permits let their parts be seen, so that a reply can be read here."""
+    sites = stage.sites(folder)
+    return stage.join(
+        folder, sites, stage.study("attrition"), dict.fromkeys(sites, ("per_hospital", "visible_updates"))
+    )
+
+
 def test_the_log_lists_every_array_that_left_and_verifies(stage: Any, tmp_path: Path) -> None:
     alliance = stage.alliance(tmp_path, "attrition", "table_one", "model", "validation")
     _, outcomes = run(stage, tmp_path, alliance)
@@ -276,7 +293,7 @@ def test_a_line_taken_out_of_the_log_is_noticed(stage: Any, tmp_path: Path) -> N
 
 
 def test_a_repeated_question_gets_the_same_bytes_without_reading_a_row(stage: Any, tmp_path: Path) -> None:
-    alliance = stage.alliance(tmp_path, "attrition")
+    alliance = in_the_clear(stage, tmp_path)
     site = alliance.sites["Cleveland"]
     message = ask(alliance.study)
     first = alliance.runners["Cleveland"].answer(message)
@@ -287,7 +304,7 @@ def test_a_repeated_question_gets_the_same_bytes_without_reading_a_row(stage: An
 
 
 def test_the_cohort_in_the_database_is_the_hospitals_own_patients(stage: Any, tmp_path: Path) -> None:
-    alliance = stage.alliance(tmp_path, "attrition")
+    alliance = in_the_clear(stage, tmp_path)
     found = Answer.from_bytes(alliance.runners["Switzerland"].answer(ask(alliance.study)))
     assert np.asarray(found.arrays["persons"]).tolist() == [123, 123, 123]
 

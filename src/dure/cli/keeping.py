@@ -160,6 +160,25 @@ def audit(folder: Annotated[Path, typer.Argument(help=say("the hospital's folder
     )
 
 
+@site_app.command(
+    help=say(
+        "The keys of other hospitals as this one knows them; compare each by telephone with that hospital.",
+        "이 병원이 아는 다른 병원의 키. 그 병원과 전화로 하나씩 대조하십시오.",
+    )
+)
+def peers(folder: Annotated[Path, typer.Argument(help=say("the hospital's folder", "병원 폴더"))]) -> None:
+    import polars as pl
+
+    from dure.site.peers import Peers, fingerprint
+    from dure.site.settings import Site
+
+    site = Site(folder)
+    own = bytes.fromhex(site.public_key()["keyval"]["public"])
+    known = {site.hospital: own} | {name: key for name, key in Peers(site).known().items() if name != site.hospital}
+    rows = [{"hospital": name, "key": fingerprint(key)} for name, key in known.items()]
+    show_table(say("Keys of hospitals (the first is its own)", "병원의 키(첫째는 자기 것)"), pl.DataFrame(rows), {})
+
+
 @hub_app.command(help=say("Studies at the hub and where they stand.", "허브의 연구와 상태."))
 def status(store: Annotated[Path, typer.Option(help=say("the hub's folder or file", "허브의 폴더 또는 파일"))]) -> int:
     from dure.guard.acting import acting

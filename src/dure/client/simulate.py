@@ -10,18 +10,24 @@ from typing import Any, Literal
 
 import numpy as np
 import polars as pl
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import ValidationError
 
 from dure.client.export import FORMATS, Answered, Format, changed, hashes, paragraph, write
 from dure.client.frames import columns_of, to_polars
 from dure.errors import DureError, InvalidParameter, NotEnoughHospitals
-from dure.federation.answer import Desk, InMemory, answer
+from dure.federation.answer import Desk, InMemory, answer, declared
+from dure.federation.engine import Answerer
 from dure.federation.ledger import InMemoryLedger, Ledger, Outcome
 from dure.federation.local_engine import LocalEngine
-from dure.federation.messages import Ask
 from dure.federation.plain_sum import PlainSum
 from dure.federation.plan import Plan
 from dure.federation.rounds import Progress, Run
+from dure.federation.secure_sum.exchange import Exchange, read_question
+from dure.federation.secure_sum.member import Member, PinsInMemory
+from dure.federation.secure_sum.opening import SecureSum
+from dure.federation.secure_sum.record import Record
+from dure.federation.sums import Summing
 from dure.guard.rules import DEFAULT, OFF, Limits, with_overrides
 from dure.language import Language, Words, reader_language
 from dure.report import charts
@@ -232,12 +238,14 @@ def run_frames(
     columns: Mapping[str, Column] | None = None,
     ledger: Ledger | None = None,
     progress: Progress | None = None,
+    summing: Summing | Literal["plain", "secure"] = "plain",
 ) -> tuple[dict[str, Outcome], Run]:
     """Several steps over frames; what `simulate`, `dure try` and the generic tests run on.
 
     `columns` declares kinds and levels; without it they are collected from the frames.
     Per-hospital arrays that a method declares are permitted, since one person owns all frames; sums of too
-    few hospitals and differences need the grant said aloud.
+    few hospitals and differences need the grant said aloud. `summing`: plain sums; `secure` ones as between hospitals,
+    with keys made for this call; or another way of summing.
     """
     if engine != "local":
         raise _unusable("engine", f"'{engine}' is not an engine here", f"'{engine}' 엔진은 여기 없습니다")
@@ -260,7 +268,11 @@ def run_frames(
     if enough and "per_hospital" in plan.grants_needed(hospitals, 1):
         grants = grants | {"per_hospital"}
     desks = {name: _desk(name, frame, plan, limits, grants) for name, frame in frames.items()}
-    local = LocalEngine({name: _answerer(desk) for name, desk in desks.items()})
+    signing = {name: Ed25519PrivateKey.generate() for name in hospitals} if summing == "secure" else {}
+    local = LocalEngine({name: _answerer(desk, *([signing[name]] if signing else [])) for name, desk in desks.items()})
+    if summing == "secure":
+        roster = {name: key.public_key().public_bytes_raw() for name, key in signing.items()}
+        summing = SecureSum(roster, minimum=limits.minimum_hospitals)
     run = Run(
         "simulation",
         plan,
@@ -268,7 +280,7 @@ def run_frames(
         dict.fromkeys(hospitals, grants),
         limits,
         local,
-        PlainSum(),
+        PlainSum() if isinstance(summing, str) else summing,
         ledger or InMemoryLedger(),
         cap=False,
         progress=progress or (lambda event, details: None),
@@ -315,5 +327,23 @@ def _desk(name: str, frame: pl.DataFrame, plan: Plan, limits: Limits, grants: fr
     return Desk(name, plan, grants, limits, lambda: rows, InMemory())
 
 
-def _answerer(desk: Desk) -> Any:
-    return lambda message: answer(Ask.from_bytes(message), desk)
+def _answerer(desk: Desk, key: Ed25519PrivateKey | None = None) -> Answerer:
+    """A hospital as a function: of questions in the clear, and of masked sums where it has a key."""
+    member = key and Member(
+        desk.hospital,
+        key.public_key().public_bytes_raw(),
+        key.sign,
+        PinsInMemory(),
+        Record(":memory:"),
+        desk.limits.minimum_hospitals,
+        desk.grants,
+    )
+
+    def answered(message: bytes) -> bytes:
+        asked = read_question(message)
+        if isinstance(asked, Exchange):
+            assert member
+            return member.answer(asked, lambda ask: (answer(ask, desk), declared(ask, desk)))
+        return answer(asked, desk)
+
+    return answered

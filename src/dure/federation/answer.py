@@ -16,6 +16,7 @@ import numpy as np
 from dure.errors import DataError, DureError, NotConverged, NotEstimable, Refused
 from dure.federation.messages import Answer, Ask, error_data
 from dure.federation.plan import Plan
+from dure.federation.secure_sum.fixed_point import bytes_of
 from dure.guard import gate
 from dure.guard.audit import AuditLog, declaration_digest
 from dure.guard.release import release
@@ -134,6 +135,8 @@ class Desk:
     egress: Callable[[Departure], None] | None = None
     history: History | None = None
     noise: Callable[[Summary, Question], Summary] | None = None
+    masked: bool = False
+    """Its part of a sum leaves under masks, which take more bytes than the numbers."""
 
     def log(self, event: str, **details: Any) -> None:
         if self.audit is not None:
@@ -168,7 +171,7 @@ def answer(ask: Ask, desk: Desk) -> bytes:
             told = Told(reply.to_bytes(), pack(kept), details["arrays"])
             if past:
                 past.record(ask, desk.rows(), told)
-        declared = _declared(ask, step, desk)
+        arrays = declared(ask, desk)
     except Refused as error:
         # The hospital's own people see the cell and the count; the reply holds the rule and the way out.
         desk.log("refused", rule=error.rule, detail=error.detail, **about)
@@ -180,13 +183,23 @@ def answer(ask: Ask, desk: Desk) -> bytes:
     if repeated:
         about["answered_from"] = "history"
     # The log first: a process killed in between leaves an array named twice, never one that is not named.
-    bound = {"question": f"sha256:{digest}", "permit": desk.permit, "declaration": declaration_digest(declared)}
+    bound = {"question": f"sha256:{digest}", "permit": desk.permit, "declaration": declaration_digest(arrays)}
     details = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest(), "arrays": told.arrays}
     desk.log("left", **details, **bound, **about)
     if desk.egress is not None:
-        desk.egress(Departure(ask, digest, declared, Answer.from_bytes(data)))
+        desk.egress(Departure(ask, digest, arrays, Answer.from_bytes(data), desk.masked))
     desk.memory.write(ask.run, ask.step, ask.fold, ask.round, Remembered(digest, data, told.kept))
     return data
+
+
+def declared(ask: Ask, desk: Desk) -> Declaration:
+    """Everything the reply to a question holds, companions included; none of a Result that was made inside the
+    hospital. Raises DureError."""
+    if ask.alone:
+        return ()
+    step = desk.plan.step(ask.step)
+    question = desk.plan.question(step, ask.hospitals, _results(ask, desk))
+    return gate.sent(desk.plan.method(step).declare(question, dict(ask.state)))
 
 
 def _summary(ask: Ask, step: Step, rows: Rows, desk: Desk) -> Leaving:
@@ -204,21 +217,13 @@ def _summary(ask: Ask, step: Step, rows: Rows, desk: Desk) -> Leaving:
         {
             "name": spec.name,
             "shape": list(spec.shape),
-            "bytes": spec.bytes,
+            "bytes": bytes_of(spec) if desk.masked else spec.bytes,
             "withheld": passed.withheld.get(spec.name, 0),
         }
         for spec in gate.sent(declaration)
     ]
     reply = Answer(desk.hospital, "summary", arrays=passed.summary, rules=rules)
     return reply, kept, {"arrays": arrays}
-
-
-def _declared(ask: Ask, step: Step, desk: Desk) -> Declaration:
-    """The arrays that a round sends; none of a Result that was made inside the hospital."""
-    if ask.alone:
-        return ()
-    question = desk.plan.question(step, ask.hospitals, _results(ask, desk))
-    return gate.sent(desk.plan.method(step).declare(question, dict(ask.state)))
 
 
 def _alone(ask: Ask, step: Step, rows: Rows, desk: Desk) -> Leaving:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
-from dure.errors import DureError
+from dure.errors import DureError, MissingPackage, NotEstimable, PermitError, QuorumMissed, Refused, RunWaits, SiteError
 from dure.federation.sums import Left
 from dure.study.result import Result
 
@@ -62,3 +62,25 @@ class InMemoryLedger:
 
     def write(self, step: str, fold: str | None, entry: bytes) -> None:
         self.entries[step, fold] = entry
+
+
+def status_of(error: DureError | None) -> Status:
+    """How a loop stands that ended with this error, or with none."""
+    if error is None:
+        return "finished"
+    if isinstance(error, RunWaits | QuorumMissed | SiteError | PermitError | MissingPackage):
+        return "waiting"  # for a hospital: once it is back, has signed or installed, the same run goes on
+    if isinstance(error, Refused):
+        return "refused"
+    return "not_estimable" if isinstance(error, NotEstimable) else "failed"
+
+
+def first_error(errors: Mapping[str, DureError]) -> DureError:
+    """The error a step is recorded with: one that passes comes before one that ends the step."""
+    return next((error for error in errors.values() if status_of(error) == "waiting"), next(iter(errors.values())))
+
+
+def read_left(raw: list[Any]) -> Left:
+    """What left, as the ledger wrote it down."""
+    hospital, step, round_, array, shape, size, rules, fold = raw
+    return Left(hospital, step, round_, array, tuple(shape), size, tuple(rules), fold)

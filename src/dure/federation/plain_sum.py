@@ -1,9 +1,9 @@
 """Sums in the clear: the hub's process holds every hospital's part of a round until it has added them, and stores
-none. For simulation, and until `secure_sum` stands behind the same interface."""
+none. For simulation, for one hospital's own answers, and where every permit has `visible_updates`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from dure.errors import AnswerBroken, DureError, QuorumMissed, RunWaits, SiteFailed
 from dure.federation.engine import Engine, Failure
 from dure.federation.messages import Answer, error_from
-from dure.federation.sums import Left, Opened
+from dure.federation.sums import Left, Opened, never
 from dure.language import Words
 from dure.study.result import unpack_result
 from dure.study.summary import Declaration, Summary, add
@@ -31,6 +31,7 @@ class PlainSum:
         step: str,
         round: int,
         fold: str | None,
+        without: Callable[[Mapping[str, DureError]], bool] = never,
     ) -> Opened:
         replies = engine.ask(messages, self.timeout)
         parts: list[Summary] = []
@@ -40,7 +41,7 @@ class PlainSum:
         for hospital in messages:  # in the order of the question, so that a rerun adds in the same order
             reply = replies[hospital]
             if isinstance(reply, Failure):
-                errors[hospital] = _unreachable(hospital, step, reply)
+                errors[hospital] = unreachable(hospital, step, reply)
                 continue
             try:
                 answer = Answer.from_bytes(reply)
@@ -94,7 +95,8 @@ def _fits(arrays: Summary, declaration: Declaration) -> None:
             raise ValueError(f"'{spec.name}' does not hold the numbers declared")
 
 
-def _unreachable(hospital: str, step: str, failure: Failure) -> SiteFailed:
+def unreachable(hospital: str, step: str, failure: Failure) -> SiteFailed:
+    """The error of a hospital that did not answer."""
     return SiteFailed(
         hospital=hospital,
         step=step,

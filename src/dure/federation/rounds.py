@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from operator import attrgetter
 from typing import Any, Literal
 
 from dure.errors import (
     DureError,
-    MissingPackage,
-    NotEstimable,
     PermitError,
     QuorumMissed,
     Refused,
@@ -22,10 +21,11 @@ from dure.errors import (
     SiteError,
     SitePaused,
     StepSkipped,
+    SumRefused,
 )
 from dure.federation.answer import total_of
 from dure.federation.engine import Engine
-from dure.federation.ledger import Fold, Ledger, Outcome, Status
+from dure.federation.ledger import Fold, Ledger, Outcome, Status, first_error, read_left, status_of
 from dure.federation.messages import Ask, error_data, error_from
 from dure.federation.plan import Plan
 from dure.federation.sums import Left, Summing
@@ -38,7 +38,7 @@ from dure.study.packing import pack, unpack
 from dure.study.permit import Grant
 from dure.study.result import Result, pack_result, unpack_result
 from dure.study.spec import Quorum, Step
-from dure.study.summary import Summary
+from dure.study.summary import Declaration, Summary
 
 FIELDS = attrgetter(*Left.__slots__)
 Progress = Callable[[str, Mapping[str, Any]], None]
@@ -65,6 +65,8 @@ class Run:
     quorum: Quorum | None = None
     joined: int = 0
     """Hospitals of the alliance, which a quorum cannot exceed."""
+    withdrawn: frozenset[str] = frozenset()
+    """Hospitals that left the study; `grants` has what they still allow with sums that they were part of."""
     released_before: int = 0
     """Numbers that earlier studies of the same cohort released."""
     opened_before: tuple[tuple[tuple[str, ...], frozenset[str]], ...] = ()
@@ -128,7 +130,7 @@ class Run:
             if opened and name in messages:
                 mine = [entry for entry in opened.left if entry.hospital == name]
                 error = opened.errors.get(name)
-                self._write(step, name, 0, {}, mine, _status_of(error), opened.results.get(name), error)
+                self._write(step, name, 0, {}, mine, status_of(error), opened.results.get(name), error)
             folds[name] = self._recorded(step, name, left, released=True)
         return folds
 
@@ -139,6 +141,8 @@ class Run:
         stored = unpack(entry) if entry else None
         if stored is None or stored["status"] in ("running", "waiting"):
             forbidden = self._forbidden(self._members(fold))
+            if forbidden and set(forbidden) <= self.withdrawn:  # nobody is left to ask for it
+                return Fold("refused", error=refusal("difference_permit"))
             if forbidden:  # nothing is written: the ledger keeps who took part in what was opened
                 return Fold("waiting", error=RunWaits(step.name, forbidden, "difference"))
             self._loop(step, fold, stored)
@@ -168,7 +172,7 @@ class Run:
         method = self.plan.method(step)
         restart = stored is None or stored["round"] == 0 or tuple(stored["hospitals"]) != self._members(fold)
         round_ = 0 if restart or stored is None else stored["round"]
-        left = [_left(raw) for raw in stored["left"]] if stored else []
+        left = [read_left(raw) for raw in stored["left"]] if stored else []
         state: dict[str, Any] | None = None if restart or stored is None else stored["state"]
         arrays: Summary = {}
         while True:
@@ -179,27 +183,29 @@ class Run:
                 state = method.start(question) if state is None else state
                 declaration = method.declare(question, state)
                 asks = {name: self._message(step, name, members, round_, state, fold) for name in members}
-                place, declared = {"step": step.name, "round": round_, "fold": fold}, gate.sent(declaration)
-                self.progress("asked", {**place, "asks": asks, "declared": declared})
-                opened = self.summing.collect(self.engine, asks, declared, step.name, round_, fold)
+                place, sent = {"step": step.name, "round": round_, "fold": fold}, gate.sent(declaration)
+                self.progress("asked", {**place, "asks": asks, "declared": sent})
+                without = partial(self._same_without, step, fold, round_, state, sent)
+                opened = self.summing.collect(self.engine, asks, sent, step.name, round_, fold, without)
                 # What came has left, even where the sum is never opened because somebody did not answer; a repeated
                 # round brings the same bytes again and is listed once.
                 left = [item for item in left if item.round != round_] + list(opened.left)
-                if opened.errors:
-                    if self._drop(opened.errors):
-                        round_, state = 0, None
-                        continue
-                    raise _first(opened.errors)
-                assert opened.total is not None
+                if opened.errors and not self._drop(opened.errors):
+                    raise first_error(opened.errors)
+                if opened.total is None:  # the step starts again without them
+                    round_, state = 0, None
+                    continue
+                members = self._members(fold)
+                question = self.plan.question(step, members, self._working(step))
                 self._remember_opened(members)
-                self.progress("opened", {**place, "members": members, "declared": declared})
+                self.progress("opened", {**place, "members": members, "declared": sent})
                 arrays |= opened.total
                 gate.check_total(opened.total, declaration, self.limits)
                 concluded = method.conclude(total_of(opened.total), question, state)
             except DureError as error:
                 if isinstance(error, Refused):
                     find_setting(error, method, question, arrays)
-                return self._write(step, fold, round_, state or {}, left, _status_of(error), None, error)
+                return self._write(step, fold, round_, state or {}, left, status_of(error), None, error)
             round_ += 1
             self.progress("round", {"step": step.name, "round": round_, "fold": fold, "hospitals": len(members)})
             if isinstance(concluded, Result):
@@ -261,20 +267,45 @@ class Run:
         """Leave out hospitals whose cohort is too small, or that the quorum does not wait for; True if the step can
         start again without them. Where sums with and without them show them, each must have permitted it.
         """
-        small = {name: error for name, error in errors.items() if self._left_out(error)}
-        if len(small) < len(errors):
-            return False
-        rest = [name for name in self.taking_part if name not in small]
-        if self.quorum and not self.quorum.met(rest, self.joined):
+        rest = self._rest(errors)
+        if rest is None:
             return False
         forbidden = self._forbidden(rest)
         if forbidden:
             raise RunWaits("every step", forbidden, "difference")
-        self.dropped.update(small)
+        self.dropped.update(errors)
         self.ledger.write("", None, pack({name: error_data(error) for name, error in self.dropped.items()}))
-        for name, error in small.items():
+        for name, error in errors.items():
             self.progress("dropped", {"hospital": name, "error": error})
         return True
+
+    def _rest(self, errors: Mapping[str, DureError]) -> list[str] | None:
+        """Who remains if all of these can be left out."""
+        rest = [name for name in self.taking_part if name not in errors]
+        enough = not self.quorum or self.quorum.met(rest, self.joined)
+        return rest if enough and all(self._left_out(error) for error in errors.values()) else None
+
+    def _same_without(
+        self,
+        step: Step,
+        fold: str | None,
+        round_: int,
+        state: dict[str, Any],
+        sent: Declaration,
+        errors: Mapping[str, DureError],
+    ) -> bool:
+        """Whether a first round's sum may be opened without some hospitals: they can be left out, and the others would
+        be asked and would send the same if those had not been there."""
+        rest = self._rest(errors)
+        if round_ or rest is None or self._forbidden(rest):
+            return False
+        members = tuple(name for name in rest if name != fold)
+        if not members or len(members) < self.limits.minimum_hospitals:
+            return False
+        question = self.plan.question(step, members, self._working(step))
+        alike = self.plan.method(step).start(question)
+        same = pack(alike) == pack(state) and gate.sent(self.plan.method(step).declare(question, alike)) == sent
+        return same and not self._forbidden(members)
 
     def _left_out(self, error: DureError) -> bool:
         if isinstance(error, Refused):
@@ -282,7 +313,7 @@ class Run:
         return (
             bool(self.quorum and self.quorum.answer_within)
             and isinstance(error, SiteError | PermitError)
-            and not isinstance(error, SitePaused)
+            and not isinstance(error, SitePaused | SumRefused)
         )
 
     def _recall_dropped(self) -> None:
@@ -319,7 +350,7 @@ class Run:
     def _recorded(self, step: Step, fold: str | None, left: list[Left], released: bool = False) -> Fold:
         """The fold as the ledger has it, with release rules applied."""
         stored = unpack(self.ledger.read(step.name, fold) or b"")
-        left += [_left(raw) for raw in stored["left"]]
+        left += [read_left(raw) for raw in stored["left"]]
         error = error_from(stored["error"], fold or "", step.name) if stored["error"] else None
         if not stored["result"]:
             return Fold(stored["status"], stored["round"], error=error)
@@ -357,23 +388,3 @@ def find_setting(error: Refused, method: Method, question: Question, arrays: Sum
     setting = remedy(question, error, arrays) if remedy else None
     if setting:
         error.would_pass(setting)
-
-
-def _status_of(error: DureError | None) -> Status:
-    if error is None:
-        return "finished"
-    if isinstance(error, RunWaits | QuorumMissed | SiteError | PermitError | MissingPackage):
-        return "waiting"  # for a hospital: once it is back, has signed or installed, the same run goes on
-    if isinstance(error, Refused):
-        return "refused"
-    return "not_estimable" if isinstance(error, NotEstimable) else "failed"
-
-
-def _first(errors: Mapping[str, DureError]) -> DureError:
-    """The error a step is recorded with: one that passes comes before one that ends the step."""
-    return next((error for error in errors.values() if _status_of(error) == "waiting"), next(iter(errors.values())))
-
-
-def _left(raw: list[Any]) -> Left:
-    hospital, step, round_, array, shape, size, rules, fold = raw
-    return Left(hospital, step, round_, array, tuple(shape), size, tuple(rules), fold)

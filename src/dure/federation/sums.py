@@ -1,8 +1,8 @@
-"""The interface of summing: what a round gets from its hospitals. `plain_sum` fills it; `secure_sum` will."""
+"""The interface of summing: what a round gets from its hospitals. `secure_sum` fills it, and `plain_sum`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -27,12 +27,20 @@ class Left:
 
 @dataclass(frozen=True)
 class Opened:
-    """The opened sum of a round, or none if somebody did not answer; and who did not, and why."""
+    """The opened sum of a round, or none if somebody did not answer; and who did not, and why.
+
+    With a total, `errors` are of hospitals that are not in it, and `without` allowed that.
+    """
 
     total: Summary | None
     left: tuple[Left, ...] = ()
     errors: Mapping[str, DureError] = field(default_factory=dict)
     results: Mapping[str, bytes] = field(default_factory=dict)
+
+
+def never(errors: Mapping[str, DureError]) -> bool:
+    """Open nothing unless everybody answered."""
+    return False
 
 
 class Summing(Protocol):
@@ -44,6 +52,8 @@ class Summing(Protocol):
         step: str,
         round: int,
         fold: str | None,
+        without: Callable[[Mapping[str, DureError]], bool] = never,
     ) -> Opened:
-        """Ask everybody, add what comes, keep no single hospital's part."""
+        """Ask everybody, add what comes, keep no single hospital's part. `without` says whether the sum of the others
+        may be opened where some gave nothing; it may not be asked."""
         ...

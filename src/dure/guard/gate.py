@@ -83,7 +83,7 @@ def check(summary: Summary, declaration: Declaration, asked: Asked) -> Passed:
         if spec.kind == "count" and spec.on_small == "refuse" and (few or spec.opens_hospitals):
             _alone(values, spec, summary, asked, zeros=not spec.opens_hospitals)
         leaving[spec.name] = values
-    rules = {spec.name: _rules_of(spec, few) for spec in sent(declaration)}
+    rules = {spec.name: rules_of(spec, few) for spec in sent(declaration)}
     return Passed(leaving, rules, withheld)
 
 
@@ -214,7 +214,8 @@ def _merge(values: NDArray[np.int64], spec: ArraySpec, label: str, limits: Limit
     return f"'{label.split('=', 1)[1]}' + '{spec.labels[partner].split('=', 1)[1]}' ({column})"
 
 
-def _rules_of(spec: ArraySpec, few: bool) -> tuple[str, ...]:
+def rules_of(spec: ArraySpec, few: bool) -> tuple[str, ...]:
+    """Names of the rules an array passed; `few`: fewer hospitals than make a sum."""
     alone = spec.per_hospital or spec.opens_hospitals or few
     named = ["as_declared", "minimum_cohort", "minimum_hospitals"]
     named += ["per_hospital_permit", "minimum_people"] if alone else []

@@ -13,6 +13,7 @@ from dure.federation.local_engine import LocalEngine
 from dure.federation.plain_sum import PlainSum
 from dure.federation.plan import plan_of
 from dure.federation.rounds import Progress, Run
+from dure.federation.secure_sum.opening import SecureSum
 from dure.federation.sums import Summing
 from dure.guard.audit import AuditLog, declaration_digest, digest
 from dure.guard.history import cohort_digest
@@ -49,9 +50,7 @@ def run_study(
     """
     state = studies.read(store, hash_)[1]
     studies.advance(store, hash_, "start" if state == "permitted" else "resume", "hub")
-    within = studies.read(store, hash_)[0].quorum.answer_within
-    waits = PlainSum(seconds(within)) if within else PlainSum()
-    run = _run(store, hash_, engine, methods, name, limits, summing or waits, progress)
+    run = _run(store, hash_, engine, methods, name, limits, summing or summing_of(store, hash_, limits), progress)
     run.progress = _logged(store.log, hash_, run.name, progress)
     store.put_run(run.name, hash_)
     outcomes = run.steps()
@@ -59,6 +58,20 @@ def run_study(
     waiting = any(outcome.status == "waiting" for outcome in outcomes.values())
     studies.advance(store, hash_, "wait" if waiting else "finish", "hub")
     return run, outcomes
+
+
+def summing_of(store: Store, hash_: str, limits: Limits = DEFAULT) -> Summing:
+    """Masked sums, unless every permit of the study has `visible_updates`. Raises UnknownStudy, PermitError."""
+    within, permits = studies.read(store, hash_)[0].quorum.answer_within, studies.permits(store, hash_)
+    wait = seconds(within) if within else PlainSum.timeout
+    if permits and all(permit.visible_updates for permit in permits.values()):
+        return PlainSum(wait)
+    keys = {name: bytes.fromhex(key["keyval"]["public"]) for name, key in store.hospitals().items()}
+    envelopes = store.permits(hash_)
+    differing = {**permits, **studies.withdrawals(store, hash_)}
+    shown = {name: envelopes[name] for name, permit in differing.items() if permit.difference}
+    limits = strictest((tighten(permit.limits, limits) for permit in permits.values()), limits)
+    return SecureSum(keys, shown, limits.minimum_hospitals, wait)
 
 
 def results(store: Store, hash_: str, methods: Methods, name: str | None = None) -> Mapping[str, Outcome]:
@@ -123,12 +136,12 @@ def _run(
     if study.open is not None:
         limits = limits.model_copy(update={"numbers_per_person": limits.open_numbers_per_person})
     run_name = name or f"{hash_.removeprefix('sha256:')[:12]}-1"
-    ledger = store.ledger(run_name)
+    ledger, gone = store.ledger(run_name), studies.withdrawals(store, hash_)
     return Run(
         run_name,
         plan_of(study, methods, limits.minimum_people),
         tuple(permits),
-        {hospital: permit.grants() for hospital, permit in permits.items()},
+        {hospital: permit.grants() for hospital, permit in {**gone, **permits}.items()},
         limits,
         engine,
         summing,
@@ -136,6 +149,7 @@ def _run(
         progress,
         quorum=study.quorum,
         joined=len(store.hospitals()),
+        withdrawn=frozenset(studies.left(store, hash_)),
         released_before=_released_before(store, study, ledger, over),
         opened_before=tuple(_opened_before(store, study)),
     )

@@ -1,4 +1,5 @@
-"""A hospital's runner: permit → cohort → answer. Nothing is read before the permit allows it."""
+"""A hospital's runner: permit → cohort → answer, masked where it is part of a sum. Nothing is read before the permit
+allows it, and no part of a sum leaves in the clear unless the permit says so."""
 
 from __future__ import annotations
 
@@ -8,9 +9,13 @@ import numpy as np
 import polars as pl
 
 from dure.errors import DureError, PermitError
-from dure.federation.answer import Desk, answer
+from dure.federation.answer import Desk, answer, declared
 from dure.federation.messages import Answer, Ask, error_data
 from dure.federation.plan import Plan, plan_of
+from dure.federation.secure_sum.exchange import Exchange, read_question
+from dure.federation.secure_sum.member import Member
+from dure.federation.secure_sum.record import Record
+from dure.federation.secure_sum.refusals import refusal
 from dure.guard.audit import digest
 from dure.guard.rules import Limits
 from dure.language import Words
@@ -20,6 +25,7 @@ from dure.site.egress import FILE, Egress
 from dure.site.history import HistoryStore, StudyHistory
 from dure.site.memory import StoredMemory
 from dure.site.open_feasibility import OpenNoise, check_open
+from dure.site.peers import Peers
 from dure.site.settings import Site
 from dure.study.method import Methods, find_method, source_hash
 from dure.study.permit import Permit, check_permit, check_scope, verify
@@ -46,10 +52,15 @@ class Runner:
     def history(self) -> HistoryStore:
         return HistoryStore(self.site.folder / "history.db")
 
+    @cached_property
+    def sums(self) -> Record:
+        """What this hospital has said in masked sums, and the secrets of those that are not over."""
+        return Record(self.site.folder / "sums.db")
+
     def answer(self, message: bytes) -> bytes:
         """The reply's bytes; every refusal and failure is a reply too."""
         try:
-            ask = Ask.from_bytes(message)
+            ask = read_question(message)
         except (ValueError, TypeError, KeyError):
             problem = Words("The question cannot be read", "질문을 읽을 수 없습니다")
             return self._no(PermitError(hospital=self.site.hospital, problem=problem))
@@ -64,12 +75,14 @@ class Runner:
             self._log_failure(ask, type(error).__name__)
             return Answer(self.site.hospital, "error", error={"code": "unexpected", "fields": {}}).to_bytes()
 
-    def _answer(self, ask: Ask) -> bytes:
+    def _answer(self, ask: Ask | Exchange) -> bytes:
         try:
             study = inbox.study_of(self.site, ask.study)
             permit = self._permit(ask, study)
             limits = self.site.limits
             plan = plan_of(study, self.methods, limits.minimum_people)
+            if isinstance(ask, Ask) and not ask.alone and len(ask.hospitals) > 1 and not permit.visible_updates:
+                raise refusal(self.site.hospital, "unmasked")
         except DureError as error:
             self._log_failure(ask, error.code())
             return self._no(error)
@@ -84,7 +97,10 @@ class Runner:
             digest(inbox.own_permit(self.site, ask.study)),
             lambda departure: self.egress.write(departure, study, desk.permit),
             *self._beside(study, plan, permit, limits),
+            masked=isinstance(ask, Exchange),
         )
+        if isinstance(ask, Exchange):
+            return self._member(desk).answer(ask, lambda asked: (answer(asked, desk), declared(asked, desk)))
         return answer(ask, desk)
 
     def _beside(
@@ -98,6 +114,19 @@ class Runner:
             return past, None
         return past, OpenNoise(self.history, study, proposer, offered, self.methods)
 
+    def _member(self, desk: Desk) -> Member:
+        signer = self.site.signer()
+        return Member(
+            desk.hospital,
+            bytes.fromhex(self.site.public_key()["keyval"]["public"]),
+            lambda statement: bytes.fromhex(signer.sign(statement).signature),
+            Peers(self.site),
+            self.sums,
+            desk.limits.minimum_hospitals,
+            desk.grants,
+            desk.log,
+        )
+
     def rows(self, study: Study, plan: Plan) -> Rows:
         """The cohort's rows, read from the database once per study and process."""
         if study.hash not in self._rows:
@@ -109,7 +138,7 @@ class Runner:
             self._rows[study.hash] = rows
         return self._rows[study.hash]
 
-    def _permit(self, ask: Ask, study: Study) -> Permit:
+    def _permit(self, ask: Ask | Exchange, study: Study) -> Permit:
         """This hospital's own permit, checked against the question; raises PermitError."""
         envelope = inbox.own_permit(self.site, ask.study)
         if envelope is None:
@@ -122,7 +151,7 @@ class Runner:
         check_open(self.site, permit, study)
         return permit
 
-    def _log_failure(self, ask: Ask, error: str) -> None:
+    def _log_failure(self, ask: Ask | Exchange, error: str) -> None:
         self.site.audit.append("failed", error=error, run=ask.run, study=ask.study, step=ask.step)
 
     def _no(self, error: DureError) -> bytes:

@@ -31,6 +31,7 @@ from dure.federation.frames import FORM
 from dure.federation.health import Health, only_one
 from dure.federation.membership import HUB, Line
 from dure.federation.messages import Answer, Ask, error_data
+from dure.federation.secure_sum.exchange import Exchange, read_question
 from dure.guard import certificates
 from dure.guard.journal import Journal
 from dure.guard.tree_heads import TOPIC, Heads, key_of
@@ -134,7 +135,7 @@ class SiteService:
     def _ask(self, message: bytes) -> bytes | Future[bytes]:
         """A question that is being worked on already, on an earlier connection, is not begun twice."""
         try:
-            ask = Ask.from_bytes(message)
+            ask = read_question(message)
         except (ValueError, TypeError, KeyError):
             raise FORM from None
         if inbox.paused(self.site):
@@ -149,7 +150,7 @@ class SiteService:
                 self._answers[digest] = found = self._pool.submit(self._work, ask, message)
             return found
 
-    def _work(self, ask: Ask, message: bytes) -> bytes:
+    def _work(self, ask: Ask | Exchange, message: bytes) -> bytes:
         began = time.monotonic()
         with self._lock:
             worker = self._workers[ask.study][0] if ask.study in self._workers else None
@@ -158,9 +159,9 @@ class SiteService:
             self._workers[ask.study] = (worker, time.monotonic())
         reply = worker.answer(message)
         seconds = round(time.monotonic() - began, 3)
-        self.journal.say(
-            "answered", study=ask.study, run=ask.run, step=ask.step, round=ask.round, bytes=len(reply), seconds=seconds
-        )
+        stage = {"stage": ask.stage} if isinstance(ask, Exchange) else {}
+        about = {"study": ask.study, "run": ask.run, "step": ask.step, **stage}
+        self.journal.say("answered", **about, round=ask.round, bytes=len(reply), seconds=seconds)
         return reply
 
     def _drop(self, study: str) -> None:

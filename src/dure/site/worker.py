@@ -19,7 +19,8 @@ from typing import Any
 from threadpoolctl import threadpool_limits
 
 from dure.errors import LimitReached, SiteFailed
-from dure.federation.messages import Answer, Ask, error_data
+from dure.federation.messages import Answer, error_data
+from dure.federation.secure_sum.exchange import read_question
 from dure.language import Words
 from dure.site.runner import Runner
 from dure.site.settings import Resources, Site
@@ -105,7 +106,7 @@ class Worker:
         return code
 
     def _no(self, message: bytes, what: str, limit: str, died: int | None = None) -> bytes:
-        step = Ask.from_bytes(message).step
+        step = read_question(message).step
         error: Any = LimitReached(hospital=self._hospital, step=step, resource=BYTES[what], limit=limit)
         if self._stopped or (died is not None and died not in (-6, -9, -11)):  # not what lack of memory looks like
             error = SiteFailed(

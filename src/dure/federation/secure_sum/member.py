@@ -1,0 +1,293 @@
+"""A hospital's half of a masked sum: it makes keys, masks its numbers, signs one set, and gives shares once.
+
+Everything it decides is on disk before it is said. A hospital that was killed repeats the same bytes; one that is
+asked for something else in the same session refuses (`refusals`, docs/secure-sum.md).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any, Protocol
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from securesystemslib.signer import SSlibKey
+
+from dure.errors import DureError, PermitError, SumRefused
+from dure.federation.messages import Answer, Ask, error_data
+from dure.federation.secure_sum import keys, masks, refusals, sharing
+from dure.federation.secure_sum.exchange import Exchange, Reply, Stage, question_digest
+from dure.federation.secure_sum.keys import Advert, Roster
+from dure.federation.secure_sum.record import Record
+from dure.study.permit import Grant, verify
+from dure.study.summary import Declaration
+
+Part = Callable[[Ask], tuple[bytes, Declaration]]
+"""This hospital's own answer to a round, in the clear (an `Answer`), and what was declared for it."""
+Facts = dict[str, Any]
+
+
+class Pins(Protocol):
+    """The Ed25519 keys of other hospitals as they are known here."""
+
+    def hold(self, roster: Roster) -> bool:
+        """Whether every key of the list is the one known; one seen for the first time becomes known."""
+        ...
+
+    def key(self, hospital: str) -> bytes | None: ...
+
+
+class PinsInMemory:
+    """For simulation."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, bytes] = {}
+
+    def hold(self, roster: Roster) -> bool:
+        return all(self._known.setdefault(name, key) == key for name, key in roster.items())
+
+    def key(self, hospital: str) -> bytes | None:
+        return self._known.get(hospital)
+
+
+class _Inside(Exception):
+    """What went wrong while this hospital computed its own answer; its cause is raised on."""
+
+
+@dataclass
+class Member:
+    """One hospital, for one question. `public` and `sign` are of its own Ed25519 key; `minimum` hospitals make a sum;
+    `grants` are those of its own permit."""
+
+    hospital: str
+    public: bytes
+    sign: Callable[[bytes], bytes]
+    pins: Pins
+    record: Record
+    minimum: int
+    grants: frozenset[Grant]
+    log: Callable[..., None] = lambda event, **details: None
+    random: keys.Random = os.urandom
+
+    def answer(self, asked: Exchange, part: Part) -> bytes:
+        """The reply's bytes; every refusal is a reply too."""
+        try:
+            try:
+                return self._stage(asked, part)
+            except _Inside as inside:
+                raise (inside.__cause__ or inside) from None
+            except (ValueError, TypeError, KeyError, AttributeError, IndexError):
+                raise refusals.refusal(self.hospital, "form") from None
+        except DureError as error:
+            rule = error.fields["rule"] if isinstance(error, SumRefused) else error.code()
+            self.log("sum refused", rule=rule, stage=asked.stage, run=asked.run, study=asked.study, step=asked.step)
+            return Answer(self.hospital, "error", error=error_data(error)).to_bytes()
+
+    def must(self, rule: str, holds: object) -> None:
+        """Raise SumRefused unless the rule holds."""
+        if not holds:
+            raise refusals.refusal(self.hospital, rule)
+
+    def _stage(self, asked: Exchange, part: Part) -> bytes:
+        stages: dict[Stage, Callable[[Exchange], bytes]] = {
+            "keys": self._keys,
+            "shares": self._shares,
+            "vector": partial(self._vector, part=part),
+            "set": self._set,
+            "reveal": self._reveal,
+        }
+        return stages[asked.stage](asked)
+
+    # ── the five stages ──
+
+    def _keys(self, asked: Exchange) -> bytes:
+        """Begin a session: fresh keys, for the hospitals of the list and no others."""
+        facts, roster = self.record.read(asked.session), dict(asked.body["roster"])
+        if facts is not None:
+            self.must("replay", facts["roster"] == roster and facts["about"] == [asked.study, asked.run])
+            if facts["roster"] == roster:
+                return self._reply(asked, {"advert": facts["advert"]})
+        self.must("own_key", roster.get(self.hospital) == self.public)
+        self.must("pinned_key", self.pins.hold(roster))
+        self.must("minimum_hospitals", len(roster) >= self.minimum or "per_hospital" in self.grants)
+        with self.record.whole():
+            self.record.forget(asked.run)
+            facts = self._begin(asked, asked.session, roster)
+        return self._reply(asked, {"advert": facts["advert"]})
+
+    def _shares(self, asked: Exchange) -> bytes:
+        """Everybody's keys: check them, and share the secrets that a dropout would leave."""
+        with self.record.whole():
+            sealed = self._deal(asked, asked.session, asked.body["keys"])
+        return self._reply(asked, {"sealed": sealed})
+
+    def _vector(self, asked: Exchange, part: Part) -> bytes:
+        """This hospital's numbers of the round, masked; and its keys for the next sum."""
+        facts, ask = self._known(asked.session), Ask.from_bytes(asked.body["ask"])
+        asked_for = (ask.run, ask.study, ask.step, ask.round, ask.fold, ask.alone)
+        same = asked_for == (asked.run, asked.study, asked.step, asked.round, asked.fold, False)
+        self.must("question", same and sorted(ask.hospitals) == sorted(facts["roster"]))
+        self.must("question", facts["about"] == [asked.study, asked.run])
+        self.must("order", "keys" in facts and "over" not in facts)
+        if asked.body["sealed"] is not None:
+            self._take(facts, asked.session, asked.body["sealed"])
+        self.must("order", "received" in facts)
+        try:
+            data, declaration = part(ask)
+        except Exception as error:
+            raise _Inside from error
+        mine = Answer.from_bytes(data)
+        if mine.kind == "error":
+            return data
+        said = [hashlib.sha256(data).digest(), question_digest(ask, declaration)]
+        self.must("replay", facts.setdefault("vector", said) == said)
+        vector = masks.masked(mine.arrays, declaration, len(facts["roster"]), self._streams(asked.session, facts))
+        with self.record.whole():
+            self.record.write(asked.session, asked.run, facts)
+            following = keys.next_session(asked.session)
+            after = self.record.read(following) or self._begin(asked, following, facts["roster"])
+        return self._reply(asked, {"vector": vector, "advert": after["advert"]})
+
+    def _set(self, asked: Exchange) -> bytes:
+        """Sign whose numbers are in the sum: one set in a session, and none that would show a few hospitals."""
+        facts = self._known(asked.session)
+        alive, dead = list(asked.body["alive"]), list(asked.body["dead"])
+        self.must("order", "vector" in facts and ("over" not in facts or facts["set"] == sorted(alive)))
+        self.must("overlap", not set(alive) & set(dead))
+        everybody = sorted({*alive, *dead}) == sorted(facts["roster"]) and len(alive) == len(set(alive))
+        self.must("participants", everybody)
+        self.must("not_present", self.hospital in alive)
+        self.must("threshold", len(alive) >= sharing.threshold(len(facts["roster"])))
+        self.must("minimum_hospitals", len(alive) >= self.minimum or "per_hospital" in self.grants)
+        self.must("second_set", facts.get("set", sorted(alive)) == sorted(alive))
+        self.must("difference", self._differs_by_enough(asked, alive, asked.body["permits"]))
+        facts["set"] = sorted(alive)
+        statement = self._statement(asked.session, facts)
+        body: dict[str, Any] = {"signature": self.sign(statement), "sealed": None}
+        with self.record.whole():
+            self.record.sign(asked.study, alive)
+            self.record.write(asked.session, asked.run, facts)
+            if asked.body["keys"] is not None:
+                body["sealed"] = self._deal(asked, keys.next_session(asked.session), asked.body["keys"])
+        return self._reply(asked, body)
+
+    def _reveal(self, asked: Exchange) -> bytes:
+        """Shares that open the sum of the set all have signed: of own masks where a vector is in it, of pair masks
+        where none is; never both of one hospital, and only once."""
+        facts, signatures = self._known(asked.session), dict(asked.body["signatures"])
+        self.must("order", "set" in facts)
+        if "over" in facts:
+            self.must("replay", facts["over"][0] == asked.digest)
+            return bytes(facts["over"][1])
+        statement, alive, roster = self._statement(asked.session, facts), facts["set"], facts["roster"]
+        theirs = all(
+            name in alive and keys.signed(roster[name], statement, value) for name, value in signatures.items()
+        )
+        self.must("unsigned", theirs and len(signatures) >= sharing.threshold(len(roster)))
+        self.must("unsigned", self.hospital in signatures)
+        shares = {name: (both[:32] if name in alive else both[32:]) for name, both in facts["received"].items()}
+        reply = self._reply(asked, {"shares": shares})
+        with self.record.whole():
+            following = keys.next_session(asked.session)
+            if asked.body["sealed"] is not None:
+                after = self._known(following)
+                self._take(after, following, asked.body["sealed"])
+                self.record.write(following, asked.run, after)
+            self.record.forget(asked.run, but=(asked.session, following))
+            public = {name: facts[name] for name in ("about", "roster", "advert", "keys", "vector", "set")}
+            self.record.write(asked.session, asked.run, public | {"over": [asked.digest, reply]})
+        return reply
+
+    # ── what stages share ──
+
+    def _begin(self, asked: Exchange, session: bytes, roster: Roster) -> Facts:
+        """Fresh keys of a session, signed and on disk."""
+        secrets, advert = keys.fresh(session, self.hospital, self.random)
+        statement = keys.keys_statement(session, (asked.study, asked.run), roster, self.hospital, advert)
+        advert["signature"] = self.sign(statement)
+        facts = {"about": [asked.study, asked.run], "roster": dict(roster), "secrets": secrets, "advert": advert}
+        self.record.write(session, asked.run, facts)
+        return facts
+
+    def _deal(self, asked: Exchange, session: bytes, adverts: Mapping[str, Advert]) -> dict[str, bytes]:
+        """Check everybody's keys, and seal a share of both secrets for each of the others."""
+        facts = self._known(session)
+        if "keys" in facts:
+            self.must("replay", facts["keys"] == adverts)
+            return dict(facts["sealed"])
+        self.must("own_key", adverts.get(self.hospital) == facts["advert"])
+        self.must("participants", sorted(adverts) == sorted(facts["roster"]))
+        for name, advert in adverts.items():
+            said = keys.keys_statement(session, tuple(facts["about"]), facts["roster"], name, advert)
+            self.must("key_signature", keys.signed(facts["roster"][name], said, advert["signature"]))
+        names, secrets = sorted(facts["roster"]), facts["secrets"]
+        seeds, privates = (sharing.split(secrets[name], len(names)) for name in ("seed", "mask"))
+        shares = {name: seed + private for name, seed, private in zip(names, seeds, privates)}
+        facts["sealed"] = {
+            name: keys.seal(
+                session, self.hospital, secrets["seal"], name, adverts[name]["seal"], shares[name], self.random
+            )
+            for name in names
+            if name != self.hospital
+        }
+        facts["keys"], facts["own"] = dict(adverts), shares[self.hospital]
+        self.record.write(session, asked.run, facts)
+        return dict(facts["sealed"])
+
+    def _take(self, facts: Facts, session: bytes, sealed: Mapping[str, bytes]) -> None:
+        """Open the shares that the others sealed for this hospital."""
+        self.must("order", "keys" in facts)
+        others = [name for name in sorted(facts["roster"]) if name != self.hospital]
+        self.must("participants", sorted(sealed) == others)
+        received = {self.hospital: facts["own"]}
+        for name in others:
+            private, key = facts["secrets"]["seal"], facts["keys"][name]["seal"]
+            opened = keys.unseal(session, self.hospital, private, name, key, sealed[name])
+            self.must("forged_share", opened is not None and len(opened) == 64)
+            received[name] = opened or sealed[name][-80:-16]  # the latter only where the rule is switched off
+        self.must("replay", facts.setdefault("received", received) == received)
+
+    def _streams(self, session: bytes, facts: Facts) -> list[masks.Stream]:
+        secrets, mine = facts["secrets"], self.hospital
+        pairs = [
+            keys.pair_stream(session, mine, secrets["mask"], name, advert["mask"])
+            for name, advert in facts["keys"].items()
+            if name != mine
+        ]
+        return [keys.own_stream(session, mine, secrets["seed"]), *pairs]
+
+    def _statement(self, session: bytes, facts: Facts) -> bytes:
+        return keys.set_statement(session, keys.digest_of(facts["keys"]), facts["vector"][1], facts["set"])
+
+    def _differs_by_enough(self, asked: Exchange, alive: Collection[str], permits: Mapping[str, Any]) -> bool:
+        """Two sums of one study show what lies between them: either enough hospitals, or such as permitted it."""
+        before = self.record.signed(asked.study)
+        if frozenset(alive) in before:
+            return True
+        between: set[str] = set()
+        for earlier in before:
+            changed = earlier ^ set(alive)
+            between |= changed if len(changed) < self.minimum else set()
+        return all(_permits_differences(permits.get(name), self.pins.key(name), name, asked.study) for name in between)
+
+    def _known(self, session: bytes) -> Facts:
+        facts = self.record.read(session)
+        self.must("order", facts is not None)
+        return facts or {}
+
+    def _reply(self, asked: Exchange, body: Mapping[str, Any]) -> bytes:
+        return Reply(self.hospital, asked.session, asked.stage, body).to_bytes()
+
+
+def _permits_differences(envelope: Any, key: bytes | None, hospital: str, study: str) -> bool:
+    if envelope is None or key is None:
+        return False
+    try:
+        permit = verify(envelope, SSlibKey.from_crypto(Ed25519PublicKey.from_public_bytes(key)), hospital)
+    except PermitError:
+        return False
+    return permit.difference and permit.study == study and permit.issued <= datetime.now(UTC) < permit.expires
