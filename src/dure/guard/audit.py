@@ -68,7 +68,7 @@ class AuditLog:
     def refresh(self) -> None:
         """Take in what other processes have written; raises LedgerBroken."""
         if self.path.exists():
-            with self._locked("r+b") as file:
+            with self._locked(self._reading) as file:
                 self._catch_up(file)
         elif self._known[0]:
             self._replaced()
@@ -77,7 +77,7 @@ class AuditLog:
         """Every entry, checked; raises LedgerBroken. A last line cut by a crash is not an entry yet."""
         if not self.path.exists():
             return
-        with self._locked("r+b") as file:
+        with self._locked(self._reading) as file:
             lines = self._lines(file, 0)
         for entry, _ in self._sound(lines, START, 0):
             yield entry
@@ -107,6 +107,11 @@ class AuditLog:
     def _follow(self, entry: dict[str, Any], line: bytes) -> None:
         self.head, self.count = entry["hash"], self.count + 1
         self._tree.append(line)
+
+    @property
+    def _reading(self) -> str:
+        """Whoever may write also takes away what a crash left behind; an auditor's copy may be read-only."""
+        return "r+b" if os.access(self.path, os.W_OK) else "rb"
 
     @contextmanager
     def _locked(self, mode: str) -> Iterator[IO[bytes]]:
@@ -149,7 +154,7 @@ class AuditLog:
         file.seek(start)
         data = file.read()  # bytes: a crash may cut a letter in two
         whole = data.rfind(b"\n") + 1
-        if whole < len(data):
+        if whole < len(data) and file.writable():
             file.truncate(start + whole)
         return data[:whole].split(b"\n")[:-1]
 
