@@ -86,7 +86,7 @@ def _own_heads(folder: Path, own: list[Signed], keys: Keys, log: AuditLog) -> tu
             head = read_head(signed.envelope, keys.own, *([witness] if witness else []))
         except ValueError:
             raise _not_signed(folder / HEADS, number, signed.by or keys.who) from None
-        _begins_with(log, head)
+        _begins_with(log, head, signed.by or "")
         if signed.by:
             countersigned[signed.by] = head
         else:
@@ -123,21 +123,22 @@ def _seen_by(other: Path, shown: list[Seen], keys: Keys, log: AuditLog) -> None:
             head = read_head(found.envelope, keys.own)
         except ValueError:
             continue  # nobody signed it: it says nothing about this log
-        _begins_with(log, head, other)
+        _begins_with(log, head, other.name)
 
 
-def _begins_with(log: AuditLog, head: TreeHead, seen_by: Path | None = None) -> None:
+def _begins_with(log: AuditLog, head: TreeHead, seen_by: str = "") -> None:
     if head.size <= log.count and log.tree_head(head.size)[1] == head.root_bytes:
         return
-    place = f"; {seen_by.name}" if seen_by else ""
-    when = head.time.isoformat(timespec="seconds")
+    when = f"{head.time:%Y-%m-%d %H:%M:%S} UTC"
+    root = f"{head.root[:12]}…"
+    en, ko = (f"{root}, seen by {seen_by}", f"{root}, {seen_by}에서 확인") if seen_by else (root, root)
     raise LogForked(
         who=head.who,
         problem=Words(
-            f"Its owner signed {head.size} lines on {when} ({head.root[:12]}…{place}), and the log of {log.count} "
-            "lines does not begin with them",
-            f"소유자가 {when}에 줄 {head.size}개에 서명했는데({head.root[:12]}…{place}), 줄 {log.count}개인 이 기록은 "
-            "그 줄들로 시작하지 않습니다",
+            f"A head of {head.size} lines ({en}) was signed on {when}, and the log of {log.count} lines does not begin "
+            "with them",
+            f"줄 {head.size}개의 기록 머리({ko})가 {when}에 서명되었는데, 줄 {log.count}개인 이 기록은 그 줄들로 "
+            "시작하지 않습니다",
         ),
     )
 
