@@ -180,8 +180,9 @@ class Store:
 
     def put_permit(self, study: str, hospital: str, envelope: dict[str, Any] | None) -> None:
         """A hospital's signed permit; None where it declined. A later one replaces the earlier."""
-        said = {"answer": "permitted", "permit": digest(envelope)} if envelope else {"answer": "declined"}
-        self.log.append("answered", study=study, hospital=hospital, **said)
+        answer = "permitted" if envelope else "declined"
+        permit = digest(envelope) if envelope else None
+        self.log.append("answered", study=study, hospital=hospital, answer=answer, permit=permit)
         text = json.dumps(envelope) if envelope else None
         query = (
             "INSERT INTO permit VALUES (?, ?, ?, ?) ON CONFLICT (study, hospital) "

@@ -68,7 +68,11 @@ def permit(site: Site, hash_: str, methods: Methods, grants: Iterable[Grant] = (
     path = _folder(site, hash_) / "permit.json"
     _write(path, json.dumps(envelope))
     path.with_name("declined").unlink(missing_ok=True)
-    about = {"permit": digest(envelope), "grants": sorted(given), "expires": document.expires.isoformat()}
+    about: dict[str, Any] = {
+        "permit": digest(envelope),
+        "grants": sorted(given),
+        "expires": document.expires.isoformat(),
+    }
     site.audit.append("permitted", study=hash_, **about)
     return envelope
 
