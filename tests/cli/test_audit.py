@@ -142,4 +142,4 @@ def test_a_folder_with_nothing_in_it_is_said_to_have_no_log(dure: Any, tmp_path:
     for command in ("verify", "show"):
         code, _, err = dure("audit", command, tmp_path)
         assert code == 1
-        assert "audit.jsonl" in err
+        assert "file-missing" in err
