@@ -93,7 +93,8 @@ def _logged(log: AuditLog, study: str, run: str, progress: Progress) -> Progress
         if event in ("asked", "opened"):
             declared = said.pop("declared")
             arrays = [[spec.name, list(spec.shape)] for spec in declared]
-            log.append(event, **said, declaration=declaration_digest(declared), arrays=arrays)
+            # One sync a round: the line that a sum was opened is synced with the next question.
+            log.append(event, event == "asked", **said, declaration=declaration_digest(declared), arrays=arrays)
         elif event == "ended":
             error = said.pop("error")
             rule = error.rule if isinstance(error, Refused) else None
