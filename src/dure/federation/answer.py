@@ -122,7 +122,8 @@ def answer(ask: Ask, desk: Desk) -> bytes:
         return Answer(desk.hospital, "error", error=error_data(error)).to_bytes()
     data = reply.to_bytes()
     # The log first: a process killed in between leaves an array named twice, never one that is not named.
-    desk.log("left", bytes=len(data), sha256=hashlib.sha256(data).hexdigest(), **details, **about)
+    leaves = sum(array["bytes"] for array in details["arrays"]) if desk.masked else len(data)
+    desk.log("left", bytes=leaves, sha256=hashlib.sha256(data).hexdigest(), **details, **about)
     desk.memory.write(ask.run, ask.step, ask.fold, ask.round, Remembered(digest, data, pack(kept)))
     return data
 
