@@ -42,8 +42,8 @@ ORIGIN = "<!-- Written by docs/generate.py from the code. Change the code, then 
 
 ENFORCED: dict[str, str] = {
     "as_declared": "`guard/gate.py` `check`, at the hospital: names, shapes, whole and non-negative counts, finite "
-    "numbers, and zeros in the rows of other hospitals. The hub checks names, shapes, types and finite numbers again "
-    "(`federation/plain_sum.py`).",
+    "numbers, and zeros in the rows of other hospitals. The hub checks the length of the masked vector "
+    "(`federation/secure_sum`).",
     "minimum_cohort": "`guard/gate.py` `check`, at the hospital, on the rows of its cohort.",
     "minimum_hospitals": "`guard/gate.py` `before_rows`, at the hospital; and `federation/rounds.py`, at the hub, "
     "before anybody is asked.",
@@ -85,12 +85,6 @@ NOT_YET: tuple[tuple[str, str, str], ...] = (
         "stricter cap for free questions",
         "At most 0.1 released numbers for each person where questions are free.",
         "There are no free questions; the cap of permitted studies is the only one.",
-    ),
-    (
-        "secure sum",
-        "Parts are masked, so that the hub can open only their sum.",
-        "`plain_sum` is the only way of summing: the hub's process holds every hospital's part in memory until it "
-        "has added them.",
     ),
     (
         "two approvals",

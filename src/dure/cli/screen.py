@@ -135,7 +135,6 @@ HEADINGS = {
     "drb": Words("DRB", "DRB"),
     "context": Words("context", "맥락"),
     "arrays": Words("arrays", "배열"),
-    "numbers": Words("numbers", "수치"),
     "in the clear": Words("in the clear", "가려지지 않은 것"),
     "approvals": Words("approvals", "승인"),
 }

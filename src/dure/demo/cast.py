@@ -143,7 +143,7 @@ def _hospital(folder: Path, name: str, four: Mapping[str, Site], board: CryptoSi
 
 
 def _enrolled(hub: Hub, name: str, site: Site) -> None:
-    """What `dure site enrol` leaves in a hospital's folder about its alliance, but for certificates: nothing is sent."""
+    """What `dure site enrol` leaves in a hospital's folder about its alliance, but for certificates."""
     hub_key = hub.keys(lambda peer: None).public.hex()
     known = Membership(ALLIANCE, name, "hospital", identity_of(name), hub.scheme, hub.host, hub.port, hub_key)
     write_private(site.folder / "member.json", json.dumps(asdict(known), ensure_ascii=False).encode())

@@ -129,7 +129,7 @@ def _take(site: Site, decision: Decision, methods: Methods) -> inbox.HospitalAns
     beside = path.with_name("review.json.new")
     beside.write_text(json.dumps(stored, ensure_ascii=False), encoding="utf-8")
     beside.replace(path)
-    details = {"board": decision.board, "by": decision.by, "grants": list(decision.grants)}
+    details: dict[str, Any] = {"board": decision.board, "by": decision.by, "grants": list(decision.grants)}
     site.audit.append(f"board decided: {decision.verdict}", study=hash_, **details)
     return _settle(site, hash_, list(found.values()), decision, methods)
 
