@@ -46,7 +46,7 @@ def test_a_known_person_is_found_in_one_hospitals_exact_sums_and_not_in_what_is_
     random = np.random.default_rng(5)
     outside, population = random.random((OUTSIDE, attributes)) < 0.5, np.full(attributes, 0.5)
 
-    # the twin: exact sums of fifty people at a time, a thousand attributes, no rule. Theory: Φ(√(1000/50) − 3.09) = 0.92
+    # the twin: exact sums of fifty people at a time, a thousand attributes, no rule; Φ(√(1000/50) − 3.09) = 0.92
     groups = np.split(alliance.tags, 12)
     assert np.mean([found(few, outside, few.mean(axis=0), population) for few in groups]) >= 0.85
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -137,9 +138,9 @@ def locked_out(site: Site) -> list[tuple[str, str]]:
         store.close()
 
 
-@dataclass(frozen=True)
+@dataclass
 class StudyHistory:
-    """One study beside all that left before it (`dure.federation.answer.History`).
+    """One study's question beside all that left before it (`dure.federation.answer.History`).
 
     `open`: the study is asked openly. Its answers carry noise and draw on a budget, which protects where a refusal that
     depends on people would tell of them; so its cohort is neither compared nor remembered.
@@ -152,6 +153,7 @@ class StudyHistory:
     limits: Limits
     proposer: str
     open: bool = False
+    _asked: tuple[Ask, str] | None = None
 
     # ── the calls of an answer ──
 
@@ -205,7 +207,7 @@ class StudyHistory:
                     (self.study.hash, self.proposer, now, cohort),
                 )
             for study, before in connection.execute("SELECT study, sha256 FROM answer WHERE question = ?", (question,)):
-                if before != sha256:
+                if before != sha256 and study != self.study.hash:
                     raise rules.overlap(f"another answer than the one to study {study}: the database has changed")
             connection.execute(
                 "INSERT INTO answer VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
@@ -246,7 +248,13 @@ class StudyHistory:
     # ── questions ──
 
     def _question(self, ask: Ask) -> str:
-        """Everything that the answer to `ask` depends on, whatever the study and the run are called."""
+        """Everything that the answer to `ask` depends on, whatever the study and the run are called; digested once,
+        since a state may hold millions of weights."""
+        if self._asked is None or self._asked[0] is not ask:
+            self._asked = ask, self._digest(ask)
+        return self._asked[1]
+
+    def _digest(self, ask: Ask) -> str:
         step = self.plan.step(ask.step)
         names = [list(ask.hospitals), ask.round, ask.fold, ask.alone, dict(ask.state), dict(ask.results)]
         lineage = [[earlier.name, *self._step(earlier)] for earlier in self.plan.lineage(step)]
@@ -261,7 +269,13 @@ class StudyHistory:
     def _step(self, step: Step) -> list[object]:
         method = self.plan.method(step)
         parameters = read_parameters(method, step.parameters).model_dump(mode="json")
-        return [step.method, source_hash(method), parameters, list(step.uses), step.scope, step.release]
+        return [step.method, _source(method), parameters, list(step.uses), step.scope, step.release]  # type: ignore[arg-type]
+
+
+@cache
+def _source(method: Any) -> str:
+    """Of the method as this process has loaded it."""
+    return source_hash(method)
 
 
 def _people(rows: Rows) -> tuple[rules.People, str]:
