@@ -274,6 +274,18 @@ def test_an_answer_too_large_to_keep_leaves_again_only_if_it_is_the_same(
     assert "another answer" in events(hospital, "refused")[-1]["detail"]
 
 
+def test_a_hospital_that_dies_as_an_answer_leaves_gives_the_same_one_again(
+    made: types.ModuleType, hospital: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as broken:
+        broken.setattr("dure.site.memory.StoredMemory.write", lambda *given: 1 / 0)
+        assert hospital.answer(made.study()).error["code"] == "unexpected"
+    hospital.site.database.unlink()
+    hospital.restart()
+    assert hospital.answer(made.study()).kind == "summary"
+    assert events(hospital, "left")[-1]["answered_from"] == "history"
+
+
 # ── numbers released of the same people ──
 
 

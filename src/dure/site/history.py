@@ -142,8 +142,8 @@ def locked_out(site: Site) -> list[tuple[str, str]]:
 class StudyHistory:
     """One study's question beside all that left before it (`dure.federation.answer.History`).
 
-    `open`: the study is asked openly. Its answers carry noise and draw on a budget, which protects where a refusal that
-    depends on people would tell of them; so its cohort is neither compared nor remembered.
+    `charge`: the study is asked openly, and this writes what an answer costs. Its answers carry noise, which protects
+    where a refusal that depends on people would tell of them; so its cohort is neither compared nor remembered.
     """
 
     store: HistoryStore
@@ -152,7 +152,7 @@ class StudyHistory:
     permit: Permit
     limits: Limits
     proposer: str
-    open: bool = False
+    charge: Callable[[sqlite3.Connection], None] | None = None
     _asked: tuple[Ask, str] | None = None
 
     # ── the calls of an answer ──
@@ -173,7 +173,7 @@ class StudyHistory:
 
     def check(self, ask: Ask, rows: Rows) -> None:
         """Compare the people with those of all earlier answers; raises Refused."""
-        if self.open or 0 < rows.n < self.limits.minimum_cohort:
+        if self.charge or 0 < rows.n < self.limits.minimum_cohort:
             return  # noise, or the gate's own refusal
         people, cohort = _people(rows)
         self._same_people(ask, cohort)
@@ -190,11 +190,13 @@ class StudyHistory:
         """Remember the people and the answer before it leaves; raises Refused where another study was quicker, or
         where the answer is not the one that was given before."""
         people, cohort = _people(rows)
-        cohort, now = "" if self.open else cohort, self.store.now().isoformat()
+        cohort, now = "" if self.charge else cohort, self.store.now().isoformat()
         question, sha256 = self._question(ask), hashlib.sha256(told.reply).hexdigest()
         small = len(told.reply) + len(told.kept) <= MOST_BYTES
         stored = (zlib.compress(told.reply, 1), zlib.compress(told.kept, 1)) if small else (None, None)
         with self.store.transaction() as connection:
+            if self.charge:
+                self.charge(connection)
             if cohort:
                 for changed, studies, _ in self._earlier(people, cohort):
                     rules.check_overlap(changed, self.limits.minimum_difference, studies)
@@ -261,9 +263,10 @@ class StudyHistory:
         under = [
             sorted(self.permit.grants()),
             self.limits.model_dump(),
-            self.study.open.epsilon if self.study.open and self.open else None,
+            self.study.open.epsilon if self.study.open and self.charge else None,
         ]
-        said = [[words.en, words.ko] for words in self.plan.criteria] if ask.alone else []  # a Result holds them
+        labels = [column.label for column in self.plan.columns.values() if column.label]
+        said = [[words.en, words.ko] for words in (*self.plan.criteria, *labels)] if ask.alone else []  # in its Result
         return rules.question_digest(self.study, [names, self._step(step), lineage, under, said])
 
     def _step(self, step: Step) -> list[object]:
