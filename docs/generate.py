@@ -51,6 +51,11 @@ ENFORCED: dict[str, str] = {
     "`opens_hospitals`.",
     "difference_permit": "`guard/gate.py` `before_rows`, at the hospital, for the scope `all_but_one`; and "
     "`federation/rounds.py`, at the hub, which waits (`run-waits`).",
+    "history_overlap": "`site/history.py`, at the hospital, before anything is computed and once more as it leaves: "
+    "the people of the cohort against those of every earlier answer ([What a hospital remembers](../history.md)). Not "
+    "for open questions, which carry noise.",
+    "lockout": "`site/history.py`, at the hospital, before anything is read. Counted: studies, each once.",
+    "budget": "`site/open_feasibility.py`, at the hospital, before noise is drawn; `guard/budget.py`, OpenDP.",
     "minimum_people": "`guard/gate.py` `check_total`, on the opened total, for count arrays that refuse "
     '(`on_small="refuse"`), with their complements and zeros; `check`, at the hospital, for per-hospital arrays '
     "(withheld cell by cell) and for sums that show single hospitals. Tables suppress on release instead "
@@ -59,32 +64,18 @@ ENFORCED: dict[str, str] = {
     "parameters_per_event": "`guard/release.py` `check_model`, as above, for outcomes of two classes.",
     "round_counts": "`guard/release.py` `release`, for every count column of a table and every fact that counts "
     "people.",
-    "numbers_per_person": "`federation/rounds.py` `_within_cap`, over the whole study. Counted: numbers in released "
-    "tables, except columns that restate others. Not counted: single facts (n, deviance). Off in `simulate` and "
+    "numbers_per_person": "`federation/rounds.py` `_within_cap`, over the whole study and what studies of the same "
+    "cohort released before (`hub/runs.py`). Counted: numbers in released tables, except columns that restate others. "
+    "Not counted: single facts (n, deviance), and what a hospital answers alone (scope `each`). Off in `simulate` and "
     "`dure try`.",
 }
 
 NOT_YET: tuple[tuple[str, str, str], ...] = (
     (
-        "history (overlap audit)",
-        "Cohorts that differ by fewer than 10 people are refused.",
-        "Nothing compares cohorts. Two studies whose cohorts differ by one person would both run.",
-    ),
-    (
-        "cached answers",
-        "Equivalent questions get the answer that was given before.",
-        "Only the same round of the same run is answered from the store; another run asks afresh.",
-    ),
-    ("lockout", "A person who asks seven similar questions in 30 days is stopped.", "Nobody counts questions."),
-    (
-        "differential privacy budget",
-        "Open feasibility questions draw on a budget, ε at most 1 for a study.",
-        "No noise, no budget, and no open feasibility: every question needs a permitted study.",
-    ),
-    (
-        "stricter cap for free questions",
-        "At most 0.1 released numbers for each person where questions are free.",
-        "There are no free questions; the cap of permitted studies is the only one.",
+        "history of cohorts put together",
+        "Nobody learns of a few people by subtracting answers.",
+        "Each cohort is compared with each earlier one, not with several together; and people are compared, not their "
+        "values ([What a hospital remembers](../history.md#not-protected)).",
     ),
     (
         "two approvals",

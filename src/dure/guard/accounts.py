@@ -20,6 +20,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel
 
@@ -286,7 +287,7 @@ class Accounts:
         role: Role = row[0]
         return role
 
-    def _note(self, event: str, **details: str | None) -> None:
+    def _note(self, event: str, **details: Any) -> None:
         AuditLog(self.folder / "audit.jsonl").append(event, **details)
 
     @contextmanager

@@ -150,7 +150,7 @@ def _run(
         progress,
         quorum=study.quorum,
         joined=len(store.hospitals()),
-        withdrawn=frozenset(studies.left(store, hash_)),
+        withdrawn=frozenset(gone),
         released_before=_released_before(store, study, ledger, over),
         opened_before=tuple(_opened_before(store, study)),
     )

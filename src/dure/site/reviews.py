@@ -131,19 +131,14 @@ def _take(site: Site, decision: Decision, methods: Methods) -> inbox.HospitalAns
     beside.replace(path)
     details: dict[str, Any] = {"board": decision.board, "by": decision.by, "grants": list(decision.grants)}
     site.audit.append(f"board decided: {decision.verdict}", study=hash_, **details)
-    return _settle(site, hash_, list(found.values()), decision, methods)
+    return _settle(site, hash_, list(found.values()), methods)
 
 
-def _settle(
-    site: Site, hash_: str, found: list[Decision | None], latest: Decision, methods: Methods
-) -> inbox.HospitalAnswer | None:
+def _settle(site: Site, hash_: str, found: list[Decision | None], methods: Methods) -> inbox.HospitalAnswer | None:
     decided = [one for one in found if one is not None]
     reasons = "\n".join(one.said for one in decided if one.verdict != "approve")
     if any(one.verdict == "decline" for one in decided):
-        if inbox.own_permit(site, hash_) is not None:  # a board that takes its approval back withdraws the hospital
-            inbox.withdraw(site, hash_, latest.said)
-        else:
-            inbox.decline(site, hash_, reasons)
+        inbox.decline(site, hash_, reasons)  # where a permit was signed, a board takes its approval back
     elif any(one.verdict == "ask" for one in decided):
         inbox.ask_changes(site, hash_, reasons)
     elif len(decided) == len(BOARDS):
