@@ -72,10 +72,5 @@ def _path(folder: Path) -> Path:
 
 
 def _note(folder: Path, event: str, actor: Actor, action: str) -> None:
-    details: dict[str, Any] = {
-        "person": actor.name,
-        "role": actor.role,
-        "organisation": actor.organisation,
-        "action": action,
-    }
-    AuditLog(folder / "audit.jsonl").append(event, **details)
+    who: dict[str, Any] = {"person": actor.name, "role": actor.role, "organisation": actor.organisation}
+    AuditLog(folder / "audit.jsonl").append(event, **who, action=action)
