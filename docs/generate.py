@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import accuracy as measures
 import numpy as np
+import threats
 import typer
 from pydantic_core import PydanticUndefined
 
@@ -344,8 +345,9 @@ def lifecycle() -> str:
             table(("state", "English", "한국어", "whose turn"), states),
             "## Actions",
             table(("from", "action", "by", "to"), moves),
-            "In this version the hub performs `submit`, `permit_all`, `decline`, `start`, `wait`, `resume` and "
-            "`finish`. `release`, `revise` and `withdraw` are in the table, and no command or page performs them yet.",
+            "Each hospital has a review of its own inside `in_review`: two gates, then its answer (`permitted`, "
+            "`changes_asked`, `declined`, later perhaps `withdrawn`). Which command does what: "
+            "[who decides](../governance.md).",
         ]
     )
 
@@ -395,20 +397,23 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "methods": methods,
     "accuracy": accuracy,
     "lifecycle": lifecycle,
+    "permissions": threats.permissions,
     "cli": cli,
 }
 
 
 def pages() -> dict[Path, str]:
     """Every generated page as it should be."""
-    return {HERE / f"{name}.md": f"{ORIGIN}\n\n{make().rstrip()}\n" for name, make in PAGES.items()}
+    found = {HERE / f"{name}.md": make for name, make in PAGES.items()}
+    found[HERE.parent / "threat-model.md"] = threats.page
+    return {path: f"{ORIGIN}\n\n{make().rstrip()}\n" for path, make in found.items()}
 
 
 def main(arguments: list[str]) -> int:
     stale = [path for path, text in pages().items() if not path.exists() or path.read_text(encoding="utf-8") != text]
     if "--check" in arguments:
         for path in stale:
-            print(f"not current: docs/reference/{path.name}; run: make docs", file=sys.stderr)
+            print(f"not current: {path.relative_to(HERE.parents[1])}; run: make docs", file=sys.stderr)
         return 1 if stale else 0
     HERE.mkdir(parents=True, exist_ok=True)
     for path, text in pages().items():
