@@ -107,6 +107,7 @@ class Member:
     def _keys(self, asked: Exchange) -> bytes:
         """Begin a session: fresh keys, for the hospitals of the list and no others."""
         facts, roster = self.record.read(asked.session), dict(asked.body["roster"])
+        self.must("form", all(isinstance(n, str) and isinstance(k, bytes) and len(k) == 32 for n, k in roster.items()))
         if facts is not None:
             self.must("replay", facts["roster"] == roster and facts["about"] == [asked.study, asked.run])
             if facts["roster"] == roster:
