@@ -47,7 +47,6 @@ decide_irb        -          -       -       any  -    -      -
 decide_drb        -          -       -       -    any  -      -
 withdraw          -          -       any     any  any  -      -
 pause             -          -       any     -    -    -      -
-approve_release   -          -       -       any  any  -      -
 see_egress        -          -       any     any  any  -      any
 audit_site        -          -       any     -    -    -      any
 keep_data         -          -       any     -    -    -      -

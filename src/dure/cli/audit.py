@@ -152,9 +152,11 @@ def opened(folder: Path) -> Keys:
     from dure.guard.log_check import Keys
 
     if (folder / "hub.json").is_file():
+        from dure.guard.acting import may
         from dure.hub.authority import read_hub
         from dure.hub.witnessing import keys_of
 
+        may(folder, "audit_hub")
         hub = read_hub(folder)
         store = hub.open_store()
         try:
@@ -162,8 +164,10 @@ def opened(folder: Path) -> Keys:
         finally:
             store.close()
     if (folder / "site.yaml").is_file():
+        from dure.guard.acting import may
         from dure.site.settings import keys_of as keys_of_site
 
+        may(folder, "audit_site")
         return keys_of_site(folder)
     return Keys(folder.name, None)
 

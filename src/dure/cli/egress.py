@@ -39,10 +39,12 @@ def egress(
 ) -> None:
     import polars as pl
 
+    from dure.guard.acting import may
     from dure.site import inbox
     from dure.site.egress import FILE, Egress
     from dure.site.settings import Site
 
+    may(folder, "see_egress")
     site = Site(folder)
     if not (folder / FILE).is_file():
         console.print(say("Nothing has left this hospital.", "이 병원에서 나간 것이 없습니다."))

@@ -154,12 +154,12 @@ def serve_hub(
     help=say("The board releases a finished study's results.", "심의위원회가 끝난 연구의 결과를 공개합니다.")
 )
 def release(folder: HubFolder, study: StudyName) -> None:
-    from dure.guard.acting import acting
+    from dure.guard.acting import may
     from dure.hub import desk, releases
     from dure.hub.authority import read_hub
     from dure.study.method import installed_methods
 
-    hub, actor = read_hub(folder), acting(folder)
+    hub, actor = read_hub(folder), may(folder, "decide_release")
     store = hub.open_store()
     try:
         hash_, methods = desk.find(store, study), installed_methods()

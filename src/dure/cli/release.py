@@ -34,12 +34,13 @@ Why = Annotated[str, typer.Option("--say", help=say("reasons", "이유"))]
 def list_waiting(folder: HubFolder) -> None:
     import polars as pl
 
-    from dure.guard.acting import acting
+    from dure.guard.acting import may
     from dure.hub import releases
     from dure.study.method import installed_methods
 
+    actor = may(folder, "see_release")
     with _store(folder) as store:
-        waits = releases.queue(store, installed_methods(), acting(folder))
+        waits = releases.queue(store, installed_methods(), actor)
     rows = [
         {
             "study": item.study.removeprefix("sha256:")[:12],
@@ -58,12 +59,11 @@ def list_waiting(folder: HubFolder) -> None:
 
 @release_app.command(help=say("Exactly what would be released, and its context.", "공개될 내용 그대로와 그 맥락."))
 def show(folder: HubFolder, study: StudyName, as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
-    from dure.guard import permissions
-    from dure.guard.acting import acting
+    from dure.guard.acting import may
     from dure.hub import desk, releases
     from dure.study.method import installed_methods
 
-    permissions.check(acting(folder), "see_release")
+    may(folder, "see_release")
     with _store(folder) as store:
         item = releases.waiting(store, desk.find(store, study), installed_methods())
     if as_json:
@@ -114,11 +114,10 @@ def refuse(folder: HubFolder, study: StudyName, digest: Digest, note: Why) -> No
 
 @release_app.command(help=say("Archive a study whose results are released.", "결과가 공개된 연구를 보관합니다."))
 def archive(folder: HubFolder, study: StudyName) -> None:
-    from dure.guard import permissions
-    from dure.guard.acting import acting
+    from dure.guard.acting import may
     from dure.hub import desk, studies
 
-    permissions.check(acting(folder), "archive")
+    may(folder, "archive")
     with _store(folder) as store:
         hash_ = desk.find(store, study)
         studies.advance(store, hash_, "archive", "office")
@@ -126,15 +125,40 @@ def archive(folder: HubFolder, study: StudyName) -> None:
     console.print(Text(say("Archived.", "보관했습니다."), style="bold green"))
 
 
-def _decide(folder: Path, study: str, digest: str, approves: bool, said: str) -> None:
+@release_app.command(
+    help=say(
+        "Write released results into a folder, for the office and boards.",
+        "공개된 결과를 폴더에 씁니다(사무국과 위원회용).",
+    )
+)
+def fetch(
+    folder: HubFolder,
+    study: StudyName,
+    out: Annotated[Path, typer.Option(help=say("folder to write", "쓸 폴더"))] = Path("results"),
+) -> None:
+    from dure.client.alliance import read_fetched, write
     from dure.guard.acting import acting
+    from dure.hub import desk
+    from dure.study.method import installed_methods
+
+    actor = acting(folder)
+    with _store(folder) as store:
+        hash_ = desk.find_for(store, study, actor, "fetch")
+        fetched = read_fetched(desk.released(store, hash_, installed_methods()))
+    for path in write(fetched, out):
+        console.print(Text(str(path)))
+
+
+def _decide(folder: Path, study: str, digest: str, approves: bool, said: str) -> None:
+    from dure.guard.acting import may
     from dure.hub import desk, releases
     from dure.study.lifecycle import STATES
     from dure.study.method import installed_methods
 
+    actor = may(folder, "decide_release")
     with _store(folder) as store:
         hash_ = desk.find(store, study)
-        state = releases.decide(store, hash_, acting(folder), digest, approves, installed_methods(), said)
+        state = releases.decide(store, hash_, actor, digest, approves, installed_methods(), said)
     verdict = Words("Approved", "승인했습니다") if approves else Words("Refused", "거절했습니다")
     console.print(Text(f"{verdict.say()}: {STATES[state][0].say()}", style="bold green"))
 

@@ -59,15 +59,14 @@ OPEN = Words("waits", "대기")
 def list_reviews(folder: Folder) -> None:
     import polars as pl
 
-    from dure.guard import permissions
-    from dure.guard.acting import acting
+    from dure.guard.acting import may
     from dure.site import inbox, reviews
     from dure.site.settings import Site
 
     if _is_shared(folder):
         return _list_shared(folder)
-    site, actor = Site(folder), acting(folder)
-    permissions.check(actor, "see_review")
+    may(folder, "see_review")
+    site = Site(folder)
     rows = []
     for study, kind, problem in inbox.decisions(site):
         row = {
@@ -96,8 +95,7 @@ def show(
     out: Annotated[Path | None, typer.Option(help=say("Markdown file to write", "쓸 마크다운 파일"))] = None,
     hospitals: Annotated[int, typer.Option(min=1, help=say("how many hospitals take part", "참여 병원 수"))] = 4,
 ) -> None:
-    from dure.guard import permissions
-    from dure.guard.acting import acting
+    from dure.guard.acting import may
     from dure.guard.rules import DEFAULT
     from dure.language import reader_language
     from dure.site import inbox
@@ -114,7 +112,7 @@ def show(
         hospital, limits = "–", DEFAULT
     else:
         site = Site(folder)
-        permissions.check(acting(folder), "see_review")
+        may(folder, "see_review")
         hash_ = inbox.find(site, study)
         asked, proposer, hospital, limits = (
             inbox.study_of(site, hash_),
@@ -224,13 +222,13 @@ def withdraw(
         ),
     ] = False,
 ) -> None:
-    from dure.guard.acting import acting
+    from dure.guard.acting import may
     from dure.site import inbox, reviews
     from dure.site.settings import Site
 
-    site = Site(folder)
+    actor, site = may(folder, "withdraw"), Site(folder)
     hash_ = inbox.find(site, study)
-    reviews.withdraw(site, hash_, acting(folder), note, difference, keep_results)
+    reviews.withdraw(site, hash_, actor, note, difference, keep_results)
     console.print(Text(say(f"Withdrawn from {hash_[:19]}.", f"{hash_[:19]}에서 철회했습니다."), style="bold"))
     rest = Words("What was released stays released.", "이미 공개된 결과는 그대로입니다.")
     if not difference:
@@ -265,7 +263,7 @@ def _decide(
     releases: int = 1,
 ) -> None:
     from dure.errors import InvalidParameter
-    from dure.guard.acting import acting
+    from dure.guard.acting import acting, may
     from dure.site import inbox, reviews
     from dure.site.settings import Site
     from dure.study.method import installed_methods
@@ -279,6 +277,7 @@ def _decide(
             "Say whose decision it is: --board irb or --board drb", "누구의 결정인지 밝히십시오: --board irb 또는 drb"
         )
         raise InvalidParameter(method="review", parameter="board", problem=problem)
+    may(folder, f"decide_{chosen}")
     hash_ = inbox.find(site, study)
     answer = reviews.decide(
         site,

@@ -195,14 +195,16 @@ def unlock(
     folder: SiteFolder,
     name: Annotated[str | None, typer.Argument(help=say("the proposer's name", "제안자 이름"))] = None,
 ) -> None:
+    from dure.guard.acting import may
     from dure.site import history
     from dure.site.settings import Site
 
+    actor = may(folder, "unlock")
     if name is None:
         for proposer, since in history.locked_out(Site(folder)):
             console.print(Text(f"{proposer or '–'}  {since[:16]}"))
         return
-    lifted = history.unlock(Site(folder), name)
+    lifted = history.unlock(Site(folder), name, actor)
     told = Words(f"Unlocked: {name}", f"잠금을 풀었습니다: {name}")
     nobody = Words(f"Nobody called '{name}' is locked out.", f"'{name}'은(는) 잠겨 있지 않습니다.")
     console.print(Text((told if lifted else nobody).say(), style="bold"))

@@ -74,7 +74,8 @@ class Alliance:
 
     def submit(self, study: Study) -> str:
         """The study's hash; submitting it twice changes nothing. Raises what is wrong with it before any review."""
-        return self._call("submit", canonical_json(study).encode()).decode()
+        topic = "ask_open" if study.open is not None else "revise" if study.replaces else "submit"
+        return self._call(topic, canonical_json(study).encode()).decode()
 
     def studies(self) -> list[dict[str, Any]]:
         """The status of every study of the alliance; a company's, of its own."""
@@ -124,11 +125,7 @@ class Alliance:
 
     def fetch(self, study: str) -> dict[str, Any]:
         """What the board released: steps with their folds (`Result` or error), and every array that left a hospital."""
-        found: dict[str, Any] = self._ask("fetch", study=study)
-        for step in found["steps"].values():
-            for fold in step["folds"]:
-                fold["result"] = unpack_result(fold["result"]) if fold["result"] else None
-        return found
+        return read_fetched(self._ask("fetch", study=study))
 
     def _ask(self, topic: str, **asked: Any) -> Any:
         reply = self._call(topic, pack(asked))
@@ -137,6 +134,14 @@ class Alliance:
     def _call(self, topic: str, body: bytes) -> bytes:
         """Every call of a person goes through here, with the session that is open now."""
         return self._line.call(topic, on_behalf(session(self._line.folder), body), PATIENCE)
+
+
+def read_fetched(found: dict[str, Any]) -> dict[str, Any]:
+    """What the hub released, with each fold's `Result` read."""
+    for step in found["steps"].values():
+        for fold in step["folds"]:
+            fold["result"] = unpack_result(fold["result"]) if fold["result"] else None
+    return found
 
 
 def write(fetched: dict[str, Any], folder: Path, formats: Collection[Format] = FORMATS) -> list[Path]:

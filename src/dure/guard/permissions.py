@@ -172,12 +172,6 @@ ACTIONS: dict[str, Action] = {
             {"steward": "any"},
         ),
         Action(
-            "approve_release",
-            "site",
-            Words("approve or refuse a release for the hospital", "병원으로서 공개 승인 또는 거절"),
-            {"irb": "any", "drb": "any"},
-        ),
-        Action(
             "see_egress",
             "site",
             Words("read every number that left", "나간 모든 수치 읽기"),

@@ -80,9 +80,12 @@ def find(store: Store, given: str, known: list[str] | None = None) -> str:
 
 
 def submit(store: Store, methods: Methods, actor: Actor, body: bytes) -> tuple[str, bool]:
-    """The study's hash, and whether it is new here."""
-    check(actor, "submit")
+    """The study's hash, and whether it is new here. What is asked, a proposal, a new version or an open question, is
+    read from the document. Raises NotPermitted, LifecycleError, or what is wrong with the study."""
     study = Study.model_validate(json.loads(body))
+    check(actor, "ask_open" if study.open is not None else "submit")
+    if study.replaces is not None:
+        find_for(store, study.replaces, actor, "revise")
     found = store.study(study.hash)
     if found is not None and found[1] in ("withdrawn", "declined", "replaced"):
         raise LifecycleError(action="submit", state=found[1], role="researcher", open=_open_to(found[1]))

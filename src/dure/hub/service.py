@@ -210,7 +210,7 @@ class HubService:
 
     def _everybody(self, actor: Actor, topic: str, body: bytes) -> bytes | None:
         """What people ask, each after the permissions table has said yes."""
-        if topic == "submit":
+        if topic in ("submit", "revise", "ask_open"):
             hash_, new = desk.submit(self.store, self.methods, actor, body)
             if new:
                 self.tell(hash_, "submitted", by=actor.organisation)
