@@ -1,6 +1,6 @@
 """How long masked sums take, at a hospital and at the hub; and what they add to a study.
 
-    .venv/bin/python bench/secure_sum.py [--quick] [--cpu] [--repeats 3] [--json docs/measured_sums.json]
+    .venv/bin/python bench/secure_sum.py [--only sums study] [--quick] [--cpu] [--repeats 3] [--json PATH]
 
 Sums: hospitals and hub in one process, nothing between them, records on disk; the second sum of a session is measured
 (three exchanges), as every sum but a run's first. `site ms` is the mean over hospitals of all they do for one sum
@@ -144,10 +144,11 @@ def study(rows: int, repeats: int) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--only", nargs="*", default=["sums", "study"], choices=["sums", "study"])
+    parser.add_argument("--quick", action="store_true", help="three small sums")
     parser.add_argument("--cpu", action="store_true")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--rows", type=int, default=400_000, help="of each hospital in the study")
+    parser.add_argument("--rows", type=int, default=1_800_000, help="of each hospital in the study")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     if given.cpu:
@@ -161,7 +162,8 @@ def main() -> None:
     machine |= {name: version(name) for name in ("dure", "numpy", "cryptography", "pycryptodome")}
     written: dict[str, Any] = {"machine": machine, "sums": []}
     table = Table("hospitals", "numbers", "L", "site ms", "hub ms", "MB", title="one masked sum", title_justify="left")
-    for hospitals, numbers, kind in QUICK if given.quick else SIZES:
+    chosen = QUICK if given.quick else SIZES
+    for hospitals, numbers, kind in chosen if "sums" in given.only else []:
         found = sums(hospitals, numbers, kind, given.repeats)
         written["sums"].append(found)
         shown = (found["site_ms"], found["hub_ms"])
@@ -172,8 +174,9 @@ def main() -> None:
             *(f"{value:,.1f}" for value in shown),
             f"{found['megabytes']:.2f}",
         )
-    console.print(table)
-    if not given.quick:
+    if "sums" in given.only:
+        console.print(table)
+    if "study" in given.only and not given.quick:
         written["study"] = found = study(given.rows, given.repeats)
         met = "✓" if found["ratio"] <= 1.10 else "✗"
         each = found["plain_s_per_hospital"]

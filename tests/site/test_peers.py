@@ -36,6 +36,19 @@ def test_another_key_for_a_known_name_is_refused_logged_and_pins_nobody(site: Si
     assert (last["pinned"], last["shown"]) == (fingerprint(ONE), fingerprint(OTHER))
 
 
+def test_a_closed_list_takes_no_new_hospital_and_says_so_in_the_log(site: Site) -> None:
+    Peers(site).hold({"Seoul": ONE})
+    CliRunner().invoke(app, ["site", "peers", str(site.folder), "--close"])
+    again = Site(site.folder)
+    assert Peers(again).closed
+    assert Peers(again).hold({"Seoul": ONE})
+    assert not Peers(again).hold({"Seoul": ONE, "Ghost": OTHER})
+    assert Peers(again).known() == {"Seoul": ONE}
+    assert [entry["event"] for entry in again.audit.entries()][-2:] == ["list closed", "hospital not on the list"]
+    CliRunner().invoke(app, ["site", "peers", str(site.folder), "--open"])
+    assert Peers(Site(site.folder)).hold({"Seoul": ONE, "Ghost": OTHER})
+
+
 def test_the_command_shows_fingerprints_to_compare(site: Site) -> None:
     Peers(site).hold({"Seoul": ONE})
     said = CliRunner().invoke(app, ["site", "peers", str(site.folder)]).output

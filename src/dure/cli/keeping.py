@@ -166,7 +166,19 @@ def audit(folder: Annotated[Path, typer.Argument(help=say("the hospital's folder
         "이 병원이 아는 다른 병원의 키. 그 병원과 전화로 하나씩 대조하십시오.",
     )
 )
-def peers(folder: Annotated[Path, typer.Argument(help=say("the hospital's folder", "병원 폴더"))]) -> None:
+def peers(
+    folder: Annotated[Path, typer.Argument(help=say("the hospital's folder", "병원 폴더"))],
+    closed: Annotated[
+        bool | None,
+        typer.Option(
+            "--close/--open",
+            help=say(
+                "accept no hospital that is not on this list, once all were compared; or accept new ones again",
+                "모두 대조한 뒤 목록에 없는 병원을 받지 않음, 또는 다시 받음",
+            ),
+        ),
+    ] = None,
+) -> None:
     import polars as pl
 
     from dure.site.peers import Peers, fingerprint
@@ -177,6 +189,16 @@ def peers(folder: Annotated[Path, typer.Argument(help=say("the hospital's folder
     known = {site.hospital: own} | {name: key for name, key in Peers(site).known().items() if name != site.hospital}
     rows = [{"hospital": name, "key": fingerprint(key)} for name, key in known.items()]
     show_table(say("Keys of hospitals (the first is its own)", "병원의 키(첫째는 자기 것)"), pl.DataFrame(rows), {})
+    if closed is not None:
+        Peers(site).close(closed)
+    console.print(
+        say("The list is closed: no other hospital is accepted.", "닫힌 목록: 다른 병원은 받지 않습니다.")
+        if Peers(site).closed
+        else say(
+            "The list is open: a hospital that the hub names is added when it is first seen. Compare, then --close.",
+            "열린 목록: 허브가 말하는 병원이 처음 보일 때 더해집니다. 대조한 뒤 --close 하십시오.",
+        )
+    )
 
 
 @hub_app.command(help=say("Studies at the hub and where they stand.", "허브의 연구와 상태."))

@@ -1,7 +1,8 @@
 """The keys of other hospitals as this one knows them: `peers.json`, pinned when first seen.
 
 The hub says which key is whose, so the first sight is trust; people compare fingerprints by telephone
-(`dure site peers`). A key that changes afterwards is refused and logged until a person removes the pin.
+(`dure site peers`). A key that changes afterwards is refused and logged until a person removes the pin; and once the
+list is closed, so is every hospital that is not on it.
 """
 
 from __future__ import annotations
@@ -21,10 +22,11 @@ class Peers:
     """One hospital's pins (`dure.federation.secure_sum.member.Pins`); several workers may look at once."""
 
     def __init__(self, site: Site) -> None:
-        self._site, self._path = site, site.folder / "peers.json"
+        self._site, self._path, self._mark = site, site.folder / "peers.json", site.folder / "peers.closed"
 
     def hold(self, roster: Roster) -> bool:
-        """Whether every key is the pinned one; those of hospitals never seen before are pinned, if all others hold."""
+        """Whether every key is the pinned one; those of hospitals never seen before are pinned, if all others hold and
+        the list is not closed."""
         with self._alone():
             known = self.known()
             changed = [name for name, key in roster.items() if known.get(name, key) != key]
@@ -32,14 +34,27 @@ class Peers:
                 pinned, shown = fingerprint(known[name]), fingerprint(roster[name])
                 self._site.audit.append("key changed", hospital=name, pinned=pinned, shown=shown)
             new = {name: bytes(key) for name, key in roster.items() if name not in known}
-            if changed or not new:
-                return not changed
+            for name in new if self.closed else ():
+                self._site.audit.append("hospital not on the list", hospital=name, shown=fingerprint(new[name]))
+            if changed or not new or self.closed:
+                return not changed and not new
             beside = self._path.with_name("peers.json.new")
             written = {name: key.hex() for name, key in (known | new).items()}
             beside.write_text(json.dumps(written, ensure_ascii=False, indent=1), encoding="utf-8")
             beside.replace(self._path)
             self._site.audit.append("keys pinned", hospitals={name: fingerprint(key) for name, key in new.items()})
         return True
+
+    @property
+    def closed(self) -> bool:
+        """Whether only the hospitals on the list are accepted."""
+        return self._mark.exists()
+
+    def close(self, closed: bool) -> None:
+        """Accept no new hospital from now on, or again the ones that the hub names."""
+        if closed != self.closed:
+            self._mark.touch() if closed else self._mark.unlink()
+            self._site.audit.append("list closed" if closed else "list open", hospitals=sorted(self.known()))
 
     def key(self, hospital: str) -> bytes | None:
         return self.known().get(hospital)

@@ -35,7 +35,8 @@ class Pins(Protocol):
     """The Ed25519 keys of other hospitals as they are known here."""
 
     def hold(self, roster: Roster) -> bool:
-        """Whether every key of the list is the one known; one seen for the first time becomes known."""
+        """Whether every key of the list is the one known; one seen for the first time becomes known, unless the
+        hospital's list is closed."""
         ...
 
     def key(self, hospital: str) -> bytes | None: ...
@@ -46,8 +47,11 @@ class PinsInMemory:
 
     def __init__(self) -> None:
         self._known: dict[str, bytes] = {}
+        self.closed = False
 
     def hold(self, roster: Roster) -> bool:
+        if self.closed and not set(roster) <= set(self._known):
+            return False
         return all(self._known.setdefault(name, key) == key for name, key in roster.items())
 
     def key(self, hospital: str) -> bytes | None:

@@ -12,8 +12,8 @@ RULES: dict[str, Words] = {
         "목록에 이 병원의 키가 없거나 다른 키입니다",
     ),
     "pinned_key": Words(
-        "A hospital's key is not the one that was pinned when it was first seen",
-        "어느 병원의 키가 처음 보고 고정해 둔 것과 다릅니다",
+        "A hospital's key is not the one pinned here, or it is not on this hospital's closed list",
+        "어느 병원의 키가 고정해 둔 것과 다르거나, 닫힌 목록에 없는 병원입니다",
     ),
     "key_signature": Words(
         "Keys for this sum are not signed by the hospital they are said to be of",
