@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import accuracy as measures
 import numpy as np
+import threats
 import typer
 from pydantic_core import PydanticUndefined
 
@@ -42,8 +43,8 @@ ORIGIN = "<!-- Written by docs/generate.py from the code. Change the code, then 
 
 ENFORCED: dict[str, str] = {
     "as_declared": "`guard/gate.py` `check`, at the hospital: names, shapes, whole and non-negative counts, finite "
-    "numbers, and zeros in the rows of other hospitals. The hub checks names, shapes, types and finite numbers again "
-    "(`federation/plain_sum.py`).",
+    "numbers, and zeros in the rows of other hospitals. The hub checks the length of the masked vector "
+    "(`federation/secure_sum`).",
     "minimum_cohort": "`guard/gate.py` `check`, at the hospital, on the rows of its cohort.",
     "minimum_hospitals": "`guard/gate.py` `before_rows`, at the hospital; and `federation/rounds.py`, at the hub, "
     "before anybody is asked.",
@@ -51,6 +52,11 @@ ENFORCED: dict[str, str] = {
     "`opens_hospitals`.",
     "difference_permit": "`guard/gate.py` `before_rows`, at the hospital, for the scope `all_but_one`; and "
     "`federation/rounds.py`, at the hub, which waits (`run-waits`).",
+    "history_overlap": "`site/history.py`, at the hospital, before anything is computed and once more as it leaves: "
+    "the people of the cohort against those of every earlier answer ([What a hospital remembers](../history.md)). Not "
+    "for open questions, which carry noise.",
+    "lockout": "`site/history.py`, at the hospital, before anything is read. Counted: studies, each once.",
+    "budget": "`site/open_feasibility.py`, at the hospital, before noise is drawn; `guard/budget.py`, OpenDP.",
     "minimum_people": "`guard/gate.py` `check_total`, on the opened total, for count arrays that refuse "
     '(`on_small="refuse"`), with their complements and zeros; `check`, at the hospital, for per-hospital arrays '
     "(withheld cell by cell) and for sums that show single hospitals. Tables suppress on release instead "
@@ -59,38 +65,18 @@ ENFORCED: dict[str, str] = {
     "parameters_per_event": "`guard/release.py` `check_model`, as above, for outcomes of two classes.",
     "round_counts": "`guard/release.py` `release`, for every count column of a table and every fact that counts "
     "people.",
-    "numbers_per_person": "`federation/rounds.py` `_within_cap`, over the whole study. Counted: numbers in released "
-    "tables, except columns that restate others. Not counted: single facts (n, deviance). Off in `simulate` and "
+    "numbers_per_person": "`federation/rounds.py` `_within_cap`, over the whole study and what studies of the same "
+    "cohort released before (`hub/runs.py`). Counted: numbers in released tables, except columns that restate others. "
+    "Not counted: single facts (n, deviance), and what a hospital answers alone (scope `each`). Off in `simulate` and "
     "`dure try`.",
 }
 
 NOT_YET: tuple[tuple[str, str, str], ...] = (
     (
-        "history (overlap audit)",
-        "Cohorts that differ by fewer than 10 people are refused.",
-        "Nothing compares cohorts. Two studies whose cohorts differ by one person would both run.",
-    ),
-    (
-        "cached answers",
-        "Equivalent questions get the answer that was given before.",
-        "Only the same round of the same run is answered from the store; another run asks afresh.",
-    ),
-    ("lockout", "A person who asks seven similar questions in 30 days is stopped.", "Nobody counts questions."),
-    (
-        "differential privacy budget",
-        "Open feasibility questions draw on a budget, ε at most 1 for a study.",
-        "No noise, no budget, and no open feasibility: every question needs a permitted study.",
-    ),
-    (
-        "stricter cap for free questions",
-        "At most 0.1 released numbers for each person where questions are free.",
-        "There are no free questions; the cap of permitted studies is the only one.",
-    ),
-    (
-        "secure sum",
-        "Parts are masked, so that the hub can open only their sum.",
-        "`plain_sum` is the only way of summing: the hub's process holds every hospital's part in memory until it "
-        "has added them.",
+        "history of cohorts put together",
+        "Nobody learns of a few people by subtracting answers.",
+        "Each cohort is compared with each earlier one, not with several together; and people are compared, not their "
+        "values ([What a hospital remembers](../history.md#not-protected)).",
     ),
     (
         "two approvals",
@@ -359,8 +345,9 @@ def lifecycle() -> str:
             table(("state", "English", "한국어", "whose turn"), states),
             "## Actions",
             table(("from", "action", "by", "to"), moves),
-            "In this version the hub performs `submit`, `permit_all`, `decline`, `start`, `wait`, `resume` and "
-            "`finish`. `release`, `revise` and `withdraw` are in the table, and no command or page performs them yet.",
+            "Each hospital has a review of its own inside `in_review`: two gates, then its answer (`permitted`, "
+            "`changes_asked`, `declined`, later perhaps `withdrawn`). Which command does what: "
+            "[who decides](../governance.md).",
         ]
     )
 
@@ -410,20 +397,23 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "methods": methods,
     "accuracy": accuracy,
     "lifecycle": lifecycle,
+    "permissions": threats.permissions,
     "cli": cli,
 }
 
 
 def pages() -> dict[Path, str]:
     """Every generated page as it should be."""
-    return {HERE / f"{name}.md": f"{ORIGIN}\n\n{make().rstrip()}\n" for name, make in PAGES.items()}
+    found = {HERE / f"{name}.md": make for name, make in PAGES.items()}
+    found[HERE.parent / "threat-model.md"] = threats.page
+    return {path: f"{ORIGIN}\n\n{make().rstrip()}\n" for path, make in found.items()}
 
 
 def main(arguments: list[str]) -> int:
     stale = [path for path, text in pages().items() if not path.exists() or path.read_text(encoding="utf-8") != text]
     if "--check" in arguments:
         for path in stale:
-            print(f"not current: docs/reference/{path.name}; run: make docs", file=sys.stderr)
+            print(f"not current: {path.relative_to(HERE.parents[1])}; run: make docs", file=sys.stderr)
         return 1 if stale else 0
     HERE.mkdir(parents=True, exist_ok=True)
     for path, text in pages().items():

@@ -414,7 +414,12 @@ def test_what_is_no_message_of_the_protocol_is_refused_in_every_stage() -> None:
     town = sums.town(3)
     hub = Hub(town)
     assert hub.to_sets()
-    bodies: list[dict[str, Any]] = [{}, {"roster": 1, "keys": 2, "alive": 3, "ask": b"", "signatures": 4}]
+    bodies: list[dict[str, Any]] = [
+        {},
+        {"roster": {**town.roster, "h9": 10**12}},
+        {"roster": {**town.roster, "h9": b""}},
+    ]
+    bodies += [{"roster": 1, "keys": 2, "alive": 3, "ask": b"", "signatures": 4}]
     for stage in ("keys", "shares", "vector", "set", "reveal"):
         for body in bodies:
             hub.session = SESSION

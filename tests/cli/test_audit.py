@@ -78,9 +78,9 @@ def cut(path: Path) -> None:
 def test_a_sound_log_is_said_to_be_sound_and_by_whom_it_was_seen(folders: Folders, dure: Any) -> None:
     code, out, err = dure("audit", "verify", folders.hub.folder, "--against", folders.site.folder)
     assert (code, err) == (0, "")
-    assert "Alliance: 4 lines, unbroken; 1 signed heads agree with it." in out
+    assert "Alliance: 4 lines, unbroken; signed heads that agree: 1." in out
     assert "North 4 0" in out
-    assert "Nothing that north have seen contradicts it." in out
+    assert "Nothing seen by north contradicts it." in out
     code, out, _ = dure("audit", "verify", folders.site.folder, language="ko")
     assert code == 0
     assert "North: 1줄, 끊김 없음" in out
@@ -142,4 +142,4 @@ def test_a_folder_with_nothing_in_it_is_said_to_have_no_log(dure: Any, tmp_path:
     for command in ("verify", "show"):
         code, _, err = dure("audit", command, tmp_path)
         assert code == 1
-        assert "audit.jsonl" in err
+        assert "file-missing" in err

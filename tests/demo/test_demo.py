@@ -207,7 +207,8 @@ def test_everything_that_left_is_listed_with_the_rules_applied(shown: Shown) -> 
     assert {entry["step"] for entry in left} == set(shown.result["steps"])
     for entry in left:
         assert set(entry) >= {"hospital", "step", "round", "array", "shape", "bytes", "rules"}
-        assert entry["bytes"] == 8 * int(np.prod(entry["shape"], dtype=int))
+        numbers = int(np.prod(entry["shape"], dtype=int))
+        assert entry["bytes"] in [8 * limbs * numbers for limbs in (1, 2, 4, 8)]  # masked: docs/secure-sum.md
         assert {"as_declared", "minimum_cohort"} <= set(entry["rules"])
         assert max(entry["shape"], default=1) < 123, "an array as long as the smallest hospital's list of patients"
 

@@ -1,5 +1,5 @@
-"""A hospital that drops out in the middle of a masked sum: the run waits and ends as if nothing had happened, or goes
-on without it where the study says so, with the sum that was under way."""
+"""A hospital that drops out in the middle of a masked sum: the run waits and ends as if nothing had happened, or
+goes on without it where the study says so, with the sum that was under way."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ LOST = "Switzerland"
 class Cut:
     """An engine that loses one hospital's line at one stage of one sum: before it is asked, or before it is heard."""
 
-    def __init__(self, engine: Any, stage: str, sum_: int, heard: bool, ever: bool = False) -> None:
-        self.engine, self.stage, self.left, self.heard, self.ever = engine, stage, sum_, heard, ever
+    def __init__(self, engine: Any, at: tuple[str, int, str], heard: bool, ever: bool = False) -> None:
+        self.engine, self.at, self.heard, self.ever = engine, at, heard, ever
         self.cut, self.stages = False, []
 
     def ask(self, messages: Mapping[str, bytes], timeout: float) -> Mapping[str, bytes | Failure]:
@@ -33,9 +33,7 @@ class Cut:
         first = next(iter(asked.values()))
         assert isinstance(first, Exchange)
         self.stages.append((first.step, first.round, first.stage))
-        at = first.stage == self.stage
-        self.left -= at
-        now = at and self.left == 0
+        now = self.stages[-1] == self.at
         self.cut = self.cut or (now and self.ever)
         gone = {LOST} & set(messages) if now or self.cut else set()
         reached = messages if gone and not self.heard else {n: m for n, m in messages.items() if n not in gone}
@@ -66,9 +64,10 @@ def undisturbed(stage: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[An
 def test_a_dropout_at_any_stage_changes_no_number(
     stage: Any, undisturbed: dict[Any, Any], tmp_path: Path, at: str, heard: bool
 ) -> None:
-    """Keys and shares are agreed once; later stages are cut in the third sum. The line is back when the run resumes."""
+    """Keys and shares are agreed once, in the first sum; later stages are cut in the model's. The line is back when the
+    run resumes."""
     alliance = stage.alliance(tmp_path, *STEPS)
-    engine = Cut(alliance.engine, at, 1 if at in ("keys", "shares") else 3, heard)
+    engine = Cut(alliance.engine, ("attrition" if at in ("keys", "shares") else "model", 0, at), heard)
     outcomes = go(alliance, engine)
     statuses = {outcome.status for outcome in outcomes.values()}
     if at in ("set", "reveal"):
@@ -91,16 +90,11 @@ def test_the_sum_under_way_is_opened_without_it_where_the_study_goes_on(
     quorum = Quorum(at_least=3, answer_within="1 hours")
     study = stage.study(*STEPS).model_copy(update={"quorum": quorum})
     alliance = stage.join(tmp_path / "four", stage.sites(tmp_path / "four"), study)
-    engine = Cut(alliance.engine, "vector", 3, heard, ever=True)
+    engine = Cut(alliance.engine, ("model", 0, "vector"), heard, ever=True)
     outcomes = go(alliance, engine)
     assert {outcome.status for outcome in outcomes.values()} == {"finished"}
     assert LOST not in outcomes["model"].hospitals
-    cut = engine.stages.index(next(place for place in engine.stages if place[0] == "model"))
-    assert [s for step, round_, s in engine.stages[cut:] if (step, round_) == ("model", 0)] == [
-        "vector",
-        "set",
-        "reveal",
-    ]
+    assert [stage for *at, stage in engine.stages if at == ["model", 0]] == ["vector", "set", "reveal"]
     assert {item.hospital for item in outcomes["model"].left} == set(alliance.sites) - {LOST}
 
     three = stage.join(tmp_path / "three", stage.sites(tmp_path / "three"), study, dict.fromkeys(alliance.sites, ()))
@@ -120,8 +114,8 @@ def test_without_the_permission_for_differences_the_run_waits_instead(stage: Any
     sites = stage.sites(tmp_path)
     grants = {name: ("per_hospital",) if name == LOST else ("per_hospital", "difference") for name in sites}
     alliance = stage.join(tmp_path, sites, study, grants)
-    engine = Cut(alliance.engine, "vector", 3, True, ever=True)
+    engine = Cut(alliance.engine, ("model", 0, "vector"), True, ever=True)
     outcomes = go(alliance, engine)
     error = outcomes["model"].folds[None].error
     assert (outcomes["model"].status, error.code(), error.hospitals) == ("waiting", "run-waits", [LOST])
-    assert not [place for place in engine.stages if place[0] == "model" and place[2] != "vector"]
+    assert [stage for step, _, stage in engine.stages if step == "model"] == ["vector"]

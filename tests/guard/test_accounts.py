@@ -158,6 +158,16 @@ def test_twelve_hangul_are_enough_however_the_keyboard_composes_them(hospital: P
     assert accounts.prove("Kim", decomposed).name == "Kim"
 
 
+def test_a_korean_name_is_one_however_it_is_composed(hospital: Path) -> None:
+    accounts = Accounts(hospital)
+    accounts.add("김한빛", "steward", GOOD)
+    accounts.add(unicodedata.normalize("NFD", "이새싹"), "irb", GOOD)
+    assert [person.name for person in accounts.people()] == ["김한빛", "이새싹"]
+    assert accounts.sign_in(unicodedata.normalize("NFD", "김한빛"), GOOD)
+    with pytest.raises(AccountConflict):
+        accounts.add(unicodedata.normalize("NFD", "김한빛"), "irb", GOOD)
+
+
 def test_what_is_stored_is_argon2id_at_least_as_costly_as_owasp_asks(staffed: Accounts) -> None:
     with sqlite3.connect(staffed.path) as database:
         rows = [row[0] for row in database.execute("SELECT password FROM person")]
@@ -222,6 +232,12 @@ def test_attempts_during_the_wait_do_not_make_it_longer(staffed: Accounts) -> No
     with pytest.raises(TooManyAttempts, match="10 more minutes"):
         staffed.sign_in("Kim", GOOD)
     age(staffed, WINDOW * 2 / 3)
+    assert staffed.sign_in("Kim", GOOD)
+
+
+def test_a_clock_that_was_set_back_shuts_nobody_out(staffed: Accounts) -> None:
+    fail(staffed, "Kim", FOR_ONE)
+    age(staffed, -10 * WINDOW)
     assert staffed.sign_in("Kim", GOOD)
 
 

@@ -129,6 +129,8 @@ def test_the_month_of_a_proposer_ends_and_begins_again(made: types.ModuleType, t
         asked = made.study(title=str(number), steps=[TWO], open={"epsilon": 1.0})
         noise = OpenNoise(store, asked, proposer, OpenFeasibility(), installed_methods())
         noise({"persons": np.array([100])}, question)
+        with store.transaction() as connection:
+            noise.charge(connection)
 
     asks(1)
     asks(2)
@@ -188,6 +190,21 @@ def test_beyond_the_budget_a_hospital_refuses_by_name(made: types.ModuleType, al
     assert error.rule == "budget"
     other = ask(alliance, made.study(made.without(9), open={"epsilon": 0.2}, steps=[TWO]), "somebody else")
     assert other["two"].status == "finished"
+
+
+def test_an_answer_that_never_left_costs_nothing(
+    made: types.ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hospital = made.Hospital(tmp_path, "one", 200)
+    hospital.settings(open_feasibility=OFFERED)
+    asked = made.study(open={"epsilon": 1.0}, steps=[TWO])
+    hospital.arrive(asked)
+    assert open_feasibility.admit(hospital.site, asked, installed_methods())
+    with monkeypatch.context() as broken:
+        broken.setattr("dure.federation.answer.gate.check", lambda *given: 1 / 0)  # dies between noise and answer
+        assert hospital.answer(asked).error["code"] == "unexpected"
+    assert hospital.runner.history.rows("SELECT * FROM charge") == []
+    assert hospital.answer(asked).kind == "summary"
 
 
 def test_a_small_cohort_is_not_told_by_a_refusal(made: types.ModuleType, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import shutil
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -378,3 +379,23 @@ def test_a_folder_without_a_log_or_without_its_key_is_said_to_be_so(parties: tup
     copy = tmp_path / "copy"
     shutil.copytree(parties[0].folder, copy)
     assert check_log(copy, keys_of("hub")).lines == 9
+
+
+def test_a_log_is_checked_while_its_service_writes_and_signs(parties: tuple[Party, ...]) -> None:
+    hub, north, _ = parties
+    stop = threading.Event()
+
+    def serve() -> None:
+        while not stop.is_set():
+            hub.write()
+            hub.shows(north)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        found = [hub.check(north).lines for _ in range(15)]
+    finally:
+        stop.set()
+        thread.join()
+    assert found == sorted(found)
+    assert found[-1] > found[0]

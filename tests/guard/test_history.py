@@ -22,6 +22,7 @@ from dure.federation.plan import plan_of
 from dure.guard import history as rules
 from dure.guard.permissions import Actor
 from dure.guard.rules import DEFAULT
+from dure.hub.runs import results
 from dure.site import history as store
 from dure.site import inbox
 from dure.site.history import HistoryStore, StudyHistory, unlock
@@ -271,6 +272,46 @@ def test_an_answer_too_large_to_keep_leaves_again_only_if_it_is_the_same(
     hospital.write(np.ones(200, dtype=bool))  # the same people, one of them with another diagnosis
     assert rule(hospital.answer(made.study(title="after"))) == "history_overlap"
     assert "another answer" in events(hospital, "refused")[-1]["detail"]
+
+
+def test_a_hospital_that_dies_as_an_answer_leaves_gives_the_same_one_again(
+    made: types.ModuleType, hospital: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as broken:
+        broken.setattr("dure.site.memory.StoredMemory.write", lambda *given: 1 / 0)
+        assert hospital.answer(made.study()).error["code"] == "unexpected"
+    hospital.site.database.unlink()
+    hospital.restart()
+    assert hospital.answer(made.study()).kind == "summary"
+    assert events(hospital, "left")[-1]["answered_from"] == "history"
+
+
+# ── numbers released of the same people ──
+
+
+def test_numbers_of_earlier_studies_about_the_same_people_count(made: types.ModuleType, tmp_path: Path) -> None:
+    """A hundred and twenty people: 39 numbers, whoever asks, and under whatever title."""
+    alliance = made.Alliance(tmp_path, [40] * 3, tags=9)
+    variables = {
+        f"tag{tag}": {"label": made.WORDS, "present": {"domain": "observation", "concepts": [made.TAG + tag]}}
+        for tag in range(9)
+    }
+
+    def asked(*tags: int, criteria: tuple[Any, ...] = ()) -> Any:
+        names = [f"tag{tag}" for tag in tags]
+        step = {"name": "counts", "method": "feasibility", "parameters": {"by": ["secret", *names]}}
+        return made.study(*criteria, steps=[step], variables={name: variables[name] for name in names})
+
+    first, second = asked(*range(9)), asked(*range(8, -1, -1))  # 21 numbers each
+    assert alliance.ask(first, "one")[1]["counts"].status == "finished"
+    _, refused = alliance.ask(second, "two")
+    assert refused["counts"].folds[None].error.rule == "numbers_per_person"
+    few = asked(0, 1, criteria=({"name": made.WORDS, "sex": [made.FEMALE]},))
+    assert alliance.ask(few, "three")[1]["counts"].status == "finished"  # other people
+    # what is released later changes nothing about what was released before
+    again = results(alliance.store, first.hash, installed_methods())
+    assert again["counts"].status == "finished"
+    assert results(alliance.store, second.hash, installed_methods())["counts"].status == "refused"
 
 
 # ── lockout ──

@@ -22,6 +22,7 @@ from dure.cli.commands import run
 from dure.client.alliance import Alliance
 from dure.errors import (
     DureError,
+    HubUnreachable,
     MemberConflict,
     MessageRefused,
     NotPermitted,
@@ -148,6 +149,21 @@ CALLERS = [
 ]
 
 
+@contextlib.contextmanager
+def line_of(folder: Path) -> Iterator[Alliance]:
+    """A line that is up; on a machine that is busy with other tests it may take more than one attempt."""
+    for last in (False, False, True):
+        with contextlib.ExitStack() as stack:
+            try:
+                line = stack.enter_context(Alliance(folder))
+            except HubUnreachable:
+                if last:
+                    raise
+                continue
+            yield line
+            return
+
+
 class Stage:
     """One hub for the whole matrix, a line for each member, and a session for each person."""
 
@@ -162,7 +178,7 @@ class Stage:
         self.standing: dict[str, str] = {}
         self.accounts.add("Office", "office", GOOD)
         self.tokens = {"Office": self.accounts.sign_in("Office", GOOD)}
-        self.lines = {name: lines.enter_context(Alliance(path)) for name, path in self.folders.items()}
+        self.lines = {name: lines.enter_context(line_of(path)) for name, path in self.folders.items()}
         for member, roles in STAFFED.items():
             for role in roles:
                 self.person(f"{member} {role}", role, member)

@@ -160,7 +160,20 @@ def test_the_services_logs_are_lines_of_names_and_sizes(four: Callable[..., Any]
         "by",
         "step",
     }
-    known |= {"method", "scope", "status", "round", "hospitals", "run", "bytes", "seconds", "problem", "why", "error"}
+    known |= {
+        "method",
+        "scope",
+        "status",
+        "round",
+        "hospitals",
+        "run",
+        "bytes",
+        "seconds",
+        "problem",
+        "why",
+        "error",
+        "stage",
+    }
     for process in town.processes.values():
         lines = [json.loads(line) for line in process.said().splitlines()]
         assert lines

@@ -42,6 +42,8 @@ def run(stage: Any, alliance: Any) -> Any:
 def played(stage: Any, tmp_path: Path) -> Any:
     """A run of three steps, and what each hospital replied, as the hub received it."""
     alliance = stage.alliance(tmp_path, "attrition", "table_one", "model")
+    for name in alliance.sites:  # in the clear, so that what the hub received can be compared with the list
+        stage.sign_again(alliance, name, ("per_hospital", "difference", "visible_updates"))
     replies: dict[str, list[tuple[Ask, Answer]]] = {name: [] for name in alliance.sites}
     for name, runner in alliance.runners.items():
 
@@ -56,6 +58,15 @@ def played(stage: Any, tmp_path: Path) -> Any:
 
 
 # ── complete, and once ──
+
+
+def test_what_left_under_masks_is_listed_with_its_numbers_all_the_same(stage: Any, tmp_path: Path) -> None:
+    alliance = stage.alliance(tmp_path, "attrition", "model")
+    run(stage, alliance)
+    for site in alliance.sites.values():
+        listed = read(site)
+        assert len(listed) > 10
+        assert all(left.masked and left.numbers is not None for left in listed)
 
 
 def test_every_number_that_the_hub_received_is_in_the_list(played: Any) -> None:
@@ -124,6 +135,7 @@ def test_no_number_of_a_study_is_in_the_hubs_log(played: Any) -> None:
 def test_the_same_round_again_is_listed_once(stage: Any, tmp_path: Path) -> None:
     alliance = stage.alliance(tmp_path, "attrition")
     site = alliance.sites["Cleveland"]
+    stage.sign_again(alliance, "Cleveland", ("per_hospital", "visible_updates"))
     message = Ask("run", alliance.study.hash, "attrition", 0, tuple(alliance.sites)).to_bytes()
     first = alliance.runners["Cleveland"].answer(message)
     before = read(site)

@@ -43,7 +43,7 @@ def verify(
     console.print(
         Text(
             say(
-                f"{found.who}: {found.lines:,} lines, unbroken; {found.heads:,} signed heads agree with it.",
+                f"{found.who}: {found.lines:,} lines, unbroken; signed heads that agree: {found.heads:,}.",
                 f"{found.who}: {found.lines:,}줄, 끊김 없음. 서명된 기록 머리 {found.heads:,}개와 일치.",
             ),
             style="green",
@@ -63,7 +63,7 @@ def verify(
         places = ", ".join(path.name for path in against)
         console.print(
             Text(
-                say(f"Nothing that {places} have seen contradicts it.", f"{places}에서 확인한 것과 모두 맞습니다."),
+                say(f"Nothing seen by {places} contradicts it.", f"{places}에서 확인한 것과 모두 맞습니다."),
                 style="green",
             )
         )

@@ -16,6 +16,7 @@ from dure.cli.office import hub_app
 from dure.cli.people import add_to as add_people
 from dure.cli.release import release_app
 from dure.cli.research import study_app
+from dure.cli.review import STATES as ANSWERS
 from dure.cli.review import review_app
 from dure.cli.screen import Narrator, Unanswered, console, errors, say, show_error, show_remark, show_table
 from dure.errors import DureError
@@ -110,7 +111,19 @@ def demo(
         typer.Option(help=say("flare: five services with certificates", "flare: 인증서를 가진 서비스 다섯 개")),
     ] = "local",
     scheme: Annotated[Literal["tcp", "grpc"], typer.Option(help=say("with flare", "flare일 때"))] = "tcp",
+    governed: Annotated[
+        bool,
+        typer.Option(
+            "--governed",
+            help=say(
+                "seven hospitals, a company and an office, from draft to released results",
+                "병원 일곱 곳과 기업, 사무국이 초안에서 공개까지",
+            ),
+        ),
+    ] = False,
 ) -> None:
+    if governed:
+        return _governed(folder)
     from dure.demo.play import play
     from dure.report.terminal import summary
 
@@ -124,6 +137,44 @@ def demo(
     console.print(Text(say(f"Report: {report}   Result: {result}", f"보고서: {report}   결과: {result}"), style="bold"))
     console.print(say("How to go on:", "이어서 할 일:"))
     for words in told.next_steps:
+        console.print(Text(f"  {words.say()}"))
+    seconds = time.perf_counter() - began
+    console.print(Text(say(f"{seconds:.0f} seconds.", f"{seconds:.0f}초 걸렸습니다."), style="dim"))
+    return None
+
+
+def _governed(folder: Path) -> None:
+    """What each hospital did and which numbers left; the page has the rest."""
+    import polars as pl
+
+    from dure.demo.governed import play
+
+    began = time.perf_counter()
+    with Narrator() as narrator:
+        _, result = play(folder, narrator)
+    rows = [
+        {
+            "hospital": name,
+            "status": ANSWERS[kind].say(),
+            "arrays": len(result["left"][name]),
+            "numbers": sum(one["numbers"] for one in result["left"][name]),
+            "in the clear": sum(one["numbers"] for one in result["left"][name] if not one["masked"]),
+        }
+        for name, kind in result["answers"].items()
+    ]
+    console.print()
+    show_table(say("What left each hospital", "병원마다 나간 것"), pl.DataFrame(rows), {})
+    report, written = folder / "report.html", folder / "result.json"
+    console.print(
+        Text(say(f"Report: {report}   Result: {written}", f"보고서: {report}   결과: {written}"), style="bold")
+    )
+    for words in (
+        Words(f"dure audit verify {folder}/hub", f"dure audit verify {folder}/hub"),
+        Words(
+            f"dure site egress {folder}/seven/hungary_south --numbers",
+            f"dure site egress {folder}/seven/hungary_south --numbers",
+        ),
+    ):
         console.print(Text(f"  {words.say()}"))
     seconds = time.perf_counter() - began
     console.print(Text(say(f"{seconds:.0f} seconds.", f"{seconds:.0f}초 걸렸습니다."), style="dim"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -203,6 +204,8 @@ def asked_password(file: Path | None, new: bool = False, words: Words | None = N
     if file is not None or not sys.stdin.isatty():
         return sys.stdin.readline().rstrip("\r\n")
     asked = words or (Words("New password", "새 암호") if new else Words("Password", "암호"))
+    if hasattr(signal, "siginterrupt"):  # Polars catches Ctrl-C and restarts the read that it should end
+        signal.siginterrupt(signal.SIGINT, True)
     while True:
         given = getpass.getpass(f"{asked.say()}: ")
         if not new or getpass.getpass(say("Once more: ", "한 번 더: ")) == given:

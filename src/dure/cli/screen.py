@@ -134,6 +134,8 @@ HEADINGS = {
     "irb": Words("IRB", "IRB"),
     "drb": Words("DRB", "DRB"),
     "context": Words("context", "맥락"),
+    "arrays": Words("arrays", "배열"),
+    "in the clear": Words("in the clear", "가려지지 않은 것"),
     "approvals": Words("approvals", "승인"),
 }
 

@@ -245,7 +245,7 @@ def run_frames(
     `columns` declares kinds and levels; without it they are collected from the frames.
     Per-hospital arrays that a method declares are permitted, since one person owns all frames; sums of too
     few hospitals and differences need the grant said aloud. `summing`: plain sums; `secure` ones as between hospitals,
-    with keys made for this call; or another way of summing.
+    with keys made for this call and no permits, so that sums which differ by few hospitals are refused; or another way.
     """
     if engine != "local":
         raise _unusable("engine", f"'{engine}' is not an engine here", f"'{engine}' 엔진은 여기 없습니다")

@@ -184,8 +184,9 @@ def answer(ask: Ask, desk: Desk) -> bytes:
         about["answered_from"] = "history"
     # The log first: a process killed in between leaves an array named twice, never one that is not named.
     bound = {"question": f"sha256:{digest}", "permit": desk.permit, "declaration": declaration_digest(arrays)}
-    details = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest(), "arrays": told.arrays}
-    desk.log("left", **details, **bound, **about)
+    leaves = sum(array["bytes"] for array in told.arrays) if desk.masked else len(data)
+    said: dict[str, Any] = {"bytes": leaves, "sha256": hashlib.sha256(data).hexdigest(), "arrays": told.arrays}
+    desk.log("left", **said, **bound, **about)
     if desk.egress is not None:
         desk.egress(Departure(ask, digest, arrays, Answer.from_bytes(data), desk.masked))
     desk.memory.write(ask.run, ask.step, ask.fold, ask.round, Remembered(digest, data, told.kept))

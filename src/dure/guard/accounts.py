@@ -14,11 +14,13 @@ import secrets
 import sqlite3
 import stat
 import time
+import unicodedata
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel
 
@@ -116,7 +118,7 @@ class Accounts:
 
     def add(self, name: str, role: Role, password: str, organisation: str = "", by: str = "") -> Person:
         """A new account; without `organisation`, of this place's own. Raises AccountConflict or WeakPassword."""
-        name = name.strip()
+        name = _spelt(name)
         if not 0 < len(name) <= 100 or not name.isprintable():
             raise _conflict(
                 name[:20] or "–",
@@ -158,6 +160,7 @@ class Accounts:
 
     def disable(self, name: str, by: str) -> None:
         """Close an account and end its sessions. Raises AccountConflict for the last one that keeps the others."""
+        name = _spelt(name)
         with self._open() as database, _transaction(database):
             keeper, found = AT[self.place][0], self._known(database, name)
             query = "SELECT COUNT(*) FROM person WHERE role = ? AND disabled IS NULL AND name <> ?"
@@ -174,6 +177,7 @@ class Accounts:
 
     def enable(self, name: str, by: str) -> None:
         """Open a closed account again, with the password it had."""
+        name = _spelt(name)
         with self._open() as database, _transaction(database):
             self._known(database, name)
             database.execute("UPDATE person SET disabled = NULL WHERE name = ?", (name,))
@@ -181,6 +185,7 @@ class Accounts:
 
     def set_password(self, name: str, password: str, by: str) -> None:
         """A new password; every session of the account ends."""
+        name = _spelt(name)
         with self._open() as database:
             self._known(database, name)
         passwords.check_password(password, name)
@@ -202,12 +207,14 @@ class Accounts:
         with self._open() as database, _transaction(database):
             database.execute("DELETE FROM session WHERE began < ? OR used < ?", (now - LONGEST, now - IDLE))
             database.execute("INSERT INTO session VALUES (?, ?, ?, ?)", (_digest(token), person.name, now, now))
-        self._note("signed in", person=person.name, role=person.role, organisation=person.organisation)
+        details = {"role": person.role, "organisation": person.organisation, "line": door or None}
+        self._note("signed in", person=person.name, **details)
         return token
 
     def prove(self, name: str, password: str, door: str = "") -> Person:
         """Whose password it is. Every attempt counts as failed until it has succeeded, so that many at once are no
         way around the limit; members' lines are counted apart, so that none can close the door to the office."""
+        name = _spelt(name)
         if not self.path.exists():
             raise SignInRefused()
         with self._open() as database, _transaction(database):
@@ -259,7 +266,8 @@ class Accounts:
     def _attempt(self, database: sqlite3.Connection, name: str, door: str) -> int | None:
         """Note an attempt, or raise TooManyAttempts; one that is refused does not make the wait longer."""
         now = time.time()
-        database.execute("DELETE FROM attempt WHERE time < ?", (now - WINDOW,))
+        gone = "DELETE FROM attempt WHERE time < ? OR time > ?"  # later than now: the clock was set back since
+        database.execute(gone, (now - WINDOW, now + TOUCH))
         for most, query, values in (
             (FOR_ONE, "door = ? AND name = ?", (door, _digest(name))),
             (FOR_ALL, "door = ?", (door,)),
@@ -279,7 +287,7 @@ class Accounts:
         role: Role = row[0]
         return role
 
-    def _note(self, event: str, **details: str | None) -> None:
+    def _note(self, event: str, **details: Any) -> None:
         AuditLog(self.folder / "audit.jsonl").append(event, **details)
 
     @contextmanager
@@ -314,6 +322,11 @@ def _transaction(database: sqlite3.Connection) -> Iterator[None]:
         database.execute("ROLLBACK")
         raise
     database.execute("COMMIT")
+
+
+def _spelt(name: str) -> str:
+    """A name in one spelling: systems differ in whether Hangul is composed."""
+    return unicodedata.normalize("NFC", name.strip())
 
 
 def _digest(text: str) -> str:

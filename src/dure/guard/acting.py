@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
+from typing import Any
 
 from dure.errors import NotPermitted
 from dure.guard.accounts import Accounts
@@ -71,5 +72,5 @@ def _path(folder: Path) -> Path:
 
 
 def _note(folder: Path, event: str, actor: Actor, action: str) -> None:
-    details = {"person": actor.name, "role": actor.role, "organisation": actor.organisation, "action": action}
-    AuditLog(folder / "audit.jsonl").append(event, **details)
+    who: dict[str, Any] = {"person": actor.name, "role": actor.role, "organisation": actor.organisation}
+    AuditLog(folder / "audit.jsonl").append(event, **who, action=action)

@@ -13,7 +13,6 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
@@ -21,7 +20,7 @@ from typing import IO, Any
 from dure.errors import LedgerBroken
 from dure.guard.merkle import Tree
 from dure.language import Words
-from dure.study.summary import Declaration
+from dure.study.summary import ArraySpec, Declaration
 
 try:
     import fcntl
@@ -34,7 +33,7 @@ FILE = "audit.jsonl"
 
 
 class AuditLog:
-    """One file, which several processes may share; every entry is synced, so that a crash loses nothing written.
+    """One file, which several processes may share; entries are synced, so that a crash loses nothing written.
 
     What other processes have added is read from where this one stopped, never the whole file again.
     """
@@ -50,8 +49,11 @@ class AuditLog:
         self.head, self.count, self._size, self._file = START, 0, 0, -1
         self._tree = Tree()
 
-    def append(self, event: str, **details: Any) -> None:
-        """Add one entry. `details` is plain data and never holds a patient's value. Raises LedgerBroken."""
+    def append(self, event: str, /, sync: bool = True, **details: Any) -> None:
+        """Add one entry. `details` is plain data and never holds a patient's value. Raises LedgerBroken.
+
+        Without `sync` it outlives this process at once, and a loss of power only with the next entry that is synced.
+        """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self._locked("a+b") as file:
             self._catch_up(file)
@@ -61,14 +63,15 @@ class AuditLog:
             line = _line(entry)
             file.write(line + b"\n")
             file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                os.fsync(file.fileno())
             self._follow(entry, line)
             self._known, self._size = (self.count, self.head), file.seek(0, os.SEEK_END)
 
     def refresh(self) -> None:
         """Take in what other processes have written; raises LedgerBroken."""
         if self.path.exists():
-            with self._locked("r+b") as file:
+            with self._locked(self._reading) as file:
                 self._catch_up(file)
         elif self._known[0]:
             self._replaced()
@@ -77,7 +80,7 @@ class AuditLog:
         """Every entry, checked; raises LedgerBroken. A last line cut by a crash is not an entry yet."""
         if not self.path.exists():
             return
-        with self._locked("r+b") as file:
+        with self._locked(self._reading) as file:
             lines = self._lines(file, 0)
         for entry, _ in self._sound(lines, START, 0):
             yield entry
@@ -107,6 +110,11 @@ class AuditLog:
     def _follow(self, entry: dict[str, Any], line: bytes) -> None:
         self.head, self.count = entry["hash"], self.count + 1
         self._tree.append(line)
+
+    @property
+    def _reading(self) -> str:
+        """Whoever may write also takes away what a crash left behind; an auditor's copy may be read-only."""
+        return "r+b" if os.access(self.path, os.W_OK) else "rb"
 
     @contextmanager
     def _locked(self, mode: str) -> Iterator[IO[bytes]]:
@@ -149,7 +157,7 @@ class AuditLog:
         file.seek(start)
         data = file.read()  # bytes: a crash may cut a letter in two
         whole = data.rfind(b"\n") + 1
-        if whole < len(data):
+        if whole < len(data) and file.writable():
             file.truncate(start + whole)
         return data[:whole].split(b"\n")[:-1]
 
@@ -182,7 +190,8 @@ def digest(data: Any) -> str:
 
 def declaration_digest(declaration: Declaration) -> str:
     """A round's declaration by one digest, the same at the hub and at every hospital."""
-    return digest([asdict(spec) for spec in declaration])
+    names = ArraySpec.__dataclass_fields__
+    return digest([{name: getattr(spec, name) for name in names} for spec in declaration])
 
 
 def _line(entry: dict[str, Any]) -> bytes:

@@ -13,6 +13,8 @@ from dure.guard.audit import FILE, AuditLog
 from dure.guard.tree_heads import (
     HEADS,
     WITNESSED,
+    Seen,
+    Signed,
     TreeHead,
     fork,
     read_head,
@@ -59,20 +61,22 @@ def check_log(folder: Path, keys: Keys, against: Iterable[Path] = ()) -> Checked
     """
     if not (folder / FILE).is_file():
         raise FileMissing(path=folder / FILE)
+    others = list(against)
+    # Heads before the log: a service that is running adds lines first and signs them then.
+    own, shown = read_signed(folder), {other: read_seen(other) for other in [folder, *others]}
     log = AuditLog(folder / FILE)
     size, root = log.tree_head()
-    heads, countersigned = _own_heads(folder, keys, log)
-    seen = _seen_heads(folder, keys)
-    others = list(against)
+    heads, countersigned = _own_heads(folder, own, keys, log)
+    seen = _seen_heads(folder, shown[folder], keys)
     for other in others:
-        _seen_by(other, keys, log)
-    _same_states([folder, *others])
+        _seen_by(other, shown[other], keys, log)
+    _same_states(shown)
     return Checked(keys.who, size, root.hex(), heads, countersigned, seen)
 
 
-def _own_heads(folder: Path, keys: Keys, log: AuditLog) -> tuple[int, dict[str, TreeHead]]:
+def _own_heads(folder: Path, own: list[Signed], keys: Keys, log: AuditLog) -> tuple[int, dict[str, TreeHead]]:
     heads, countersigned = 0, dict[str, TreeHead]()
-    for number, signed in enumerate(read_signed(folder), 1):
+    for number, signed in enumerate(own, 1):
         if keys.own is None:
             raise FileMissing(path=folder / "key.pem")
         witness = keys.known(signed.by, (signed.key or {}).get("keyid", "")) if signed.by else None
@@ -82,7 +86,7 @@ def _own_heads(folder: Path, keys: Keys, log: AuditLog) -> tuple[int, dict[str, 
             head = read_head(signed.envelope, keys.own, *([witness] if witness else []))
         except ValueError:
             raise _not_signed(folder / HEADS, number, signed.by or keys.who) from None
-        _begins_with(log, head)
+        _begins_with(log, head, signed.by or "")
         if signed.by:
             countersigned[signed.by] = head
         else:
@@ -90,10 +94,10 @@ def _own_heads(folder: Path, keys: Keys, log: AuditLog) -> tuple[int, dict[str, 
     return heads, countersigned
 
 
-def _seen_heads(folder: Path, keys: Keys) -> dict[str, TreeHead]:
+def _seen_heads(folder: Path, shown: list[Seen], keys: Keys) -> dict[str, TreeHead]:
     """Others' heads in `witnessed.jsonl`; a fork that was recorded there is raised again."""
     seen, last = dict[str, TreeHead](), dict[str, TreeHead]()
-    for number, found in enumerate(read_seen(folder), 1):
+    for number, found in enumerate(shown, 1):
         owner = keys.known(found.who, found.key.get("keyid", ""))
         if owner is None or keys.own is None:
             raise _not_signed(folder / WITNESSED, number, found.who)
@@ -110,45 +114,46 @@ def _seen_heads(folder: Path, keys: Keys) -> dict[str, TreeHead]:
     return seen
 
 
-def _seen_by(other: Path, keys: Keys, log: AuditLog) -> None:
+def _seen_by(other: Path, shown: list[Seen], keys: Keys, log: AuditLog) -> None:
     """What another folder has seen of this log has to be how this log was."""
-    for found in read_seen(other):
+    for found in shown:
         if keys.own is None or unchecked(found.envelope).key != keys.own.keyid:
             continue
         try:
             head = read_head(found.envelope, keys.own)
         except ValueError:
             continue  # nobody signed it: it says nothing about this log
-        _begins_with(log, head, other)
+        _begins_with(log, head, other.name)
 
 
-def _begins_with(log: AuditLog, head: TreeHead, seen_by: Path | None = None) -> None:
+def _begins_with(log: AuditLog, head: TreeHead, seen_by: str = "") -> None:
     if head.size <= log.count and log.tree_head(head.size)[1] == head.root_bytes:
         return
-    place = f"; {seen_by.name}" if seen_by else ""
-    when = head.time.isoformat(timespec="seconds")
+    when = f"{head.time:%Y-%m-%d %H:%M:%S} UTC"
+    root = f"{head.root[:12]}…"
+    en, ko = (f"{root}, seen by {seen_by}", f"{root}, {seen_by}에서 확인") if seen_by else (root, root)
     raise LogForked(
         who=head.who,
         problem=Words(
-            f"Its owner signed {head.size} lines on {when} ({head.root[:12]}…{place}), and the log of {log.count} "
-            "lines does not begin with them",
-            f"소유자가 {when}에 줄 {head.size}개에 서명했는데({head.root[:12]}…{place}), 줄 {log.count}개인 이 기록은 "
-            "그 줄들로 시작하지 않습니다",
+            f"A head of {head.size} lines ({en}) was signed on {when}, and the log of {log.count} lines does not begin "
+            "with them",
+            f"줄 {head.size}개의 기록 머리({ko})가 {when}에 서명되었는데, 줄 {log.count}개인 이 기록은 그 줄들로 "
+            "시작하지 않습니다",
         ),
     )
 
 
-def _same_states(folders: list[Path]) -> None:
+def _same_states(shown: Mapping[Path, list[Seen]]) -> None:
     """No log may have two states of one size, whoever signed or saw them; the one shown to whom is named."""
     states: dict[tuple[str, int], tuple[str, Path]] = {}
-    for folder in folders:
+    for folder, heads in shown.items():
         # What a witness keeps is with its owner's key; that this key signed it is checked before it accuses anybody.
-        for envelope, key in ((found.envelope, found.key) for found in read_seen(folder)):
+        for found in heads:
             try:
-                head = read_head(envelope, read_key(key))
+                head = read_head(found.envelope, read_key(found.key))
             except (ValueError, KeyError, TypeError):
                 continue
-            place = (str(key["keyval"]["public"]), head.size)
+            place = (str(found.key["keyval"]["public"]), head.size)
             root, first = states.setdefault(place, (head.root, folder))
             if root != head.root:
                 raise LogForked(

@@ -20,7 +20,7 @@ def release(result: Result, limits: Limits) -> Result:
     facts = {
         name: _fact(value, limits) if name in result.people_facts else value for name, value in result.facts.items()
     }
-    return replace(result, tables=tables, facts=facts, portable={})
+    return replace(result, tables=tables, facts=facts, portable={}, fitted=None)
 
 
 def check_model(result: Result, limits: Limits) -> None:

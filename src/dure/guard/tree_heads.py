@@ -247,7 +247,7 @@ class Heads:
             return
         self._forked.add(head.key)
         append_line(self._seen, seen.__dict__)
-        states = {
+        states: dict[str, Any] = {
             "seen": {"size": last.size, "root": last.root},
             "shown": {"size": head.size, "root": head.root},
         }

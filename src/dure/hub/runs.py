@@ -93,7 +93,8 @@ def _logged(log: AuditLog, study: str, run: str, progress: Progress) -> Progress
         if event in ("asked", "opened"):
             declared = said.pop("declared")
             arrays = [[spec.name, list(spec.shape)] for spec in declared]
-            log.append(event, **said, declaration=declaration_digest(declared), arrays=arrays)
+            # One sync a round: the line that a sum was opened is synced with the next question.
+            log.append(event, event == "asked", **said, declaration=declaration_digest(declared), arrays=arrays)
         elif event == "ended":
             error = said.pop("error")
             rule = error.rule if isinstance(error, Refused) else None
@@ -149,7 +150,7 @@ def _run(
         progress,
         quorum=study.quorum,
         joined=len(store.hospitals()),
-        withdrawn=frozenset(studies.left(store, hash_)),
+        withdrawn=frozenset(gone),
         released_before=_released_before(store, study, ledger, over),
         opened_before=tuple(_opened_before(store, study)),
     )

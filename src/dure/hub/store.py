@@ -205,7 +205,7 @@ class Store:
 
     def put_answer(self, study: str, hospital: str, kind: str, said: str, envelope: dict[str, Any] | None) -> None:
         """What a hospital answered: kind, words for the proposer, and what it signed."""
-        signed = {"permit": digest(envelope)} if envelope else {}
+        signed: dict[str, Any] = {"permit": digest(envelope)} if envelope else {}
         self.log.append("answered", study=study, hospital=hospital, answer=kind, **signed)
         query = (
             "INSERT INTO answer VALUES (?, ?, ?, ?, ?) ON CONFLICT (study, hospital) "

@@ -173,11 +173,6 @@ def receive_board_decision(store: Store, hash_: str, board: str, envelope: dict[
     store.put_event(hash_, "board decided", {"by": board, "hospitals": list(decision.hospitals)})
 
 
-def left(store: Store, hash_: str) -> list[str]:
-    """Hospitals that are in the study no more: they withdrew, or said no after they had permitted it."""
-    return [name for name, (kind, _, _) in store.answers(hash_).items() if kind in ("withdrawn", "declined")]
-
-
 def withdrawals(store: Store, hash_: str) -> dict[str, Permit]:
     """Hospitals that permitted the study and left it → what they still allow with sums they were part of."""
     found, keys = store.permits(hash_), store.hospitals()

@@ -111,7 +111,8 @@ class Egress:
             rules = departure.reply.rules.get(name, departure.reply.rules.get("result", []))
             shape, sha256 = json.dumps(values.shape), hashlib.sha256(data).hexdigest()
             words = json.dumps(labels, ensure_ascii=False)
-            numbers = zlib.compress(data, 1) if kept else None
+            level = 1 if values.dtype.kind == "i" or values.nbytes < LARGE else 0  # large floats do not shrink
+            numbers = zlib.compress(data, level) if kept else None
             what = (shape, kind, departure.masked, json.dumps(list(rules)), words, values.nbytes, sha256, numbers)
             rows.append((*about, *what))
         self._connection.execute("BEGIN IMMEDIATE")

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -137,12 +138,12 @@ def locked_out(site: Site) -> list[tuple[str, str]]:
         store.close()
 
 
-@dataclass(frozen=True)
+@dataclass
 class StudyHistory:
-    """One study beside all that left before it (`dure.federation.answer.History`).
+    """One study's question beside all that left before it (`dure.federation.answer.History`).
 
-    `open`: the study is asked openly. Its answers carry noise and draw on a budget, which protects where a refusal that
-    depends on people would tell of them; so its cohort is neither compared nor remembered.
+    `charge`: the study is asked openly, and this writes what an answer costs. Its answers carry noise, which protects
+    where a refusal that depends on people would tell of them; so its cohort is neither compared nor remembered.
     """
 
     store: HistoryStore
@@ -151,7 +152,8 @@ class StudyHistory:
     permit: Permit
     limits: Limits
     proposer: str
-    open: bool = False
+    charge: Callable[[sqlite3.Connection], None] | None = None
+    _asked: tuple[Ask, str] | None = None
 
     # ── the calls of an answer ──
 
@@ -171,7 +173,7 @@ class StudyHistory:
 
     def check(self, ask: Ask, rows: Rows) -> None:
         """Compare the people with those of all earlier answers; raises Refused."""
-        if self.open or 0 < rows.n < self.limits.minimum_cohort:
+        if self.charge or 0 < rows.n < self.limits.minimum_cohort:
             return  # noise, or the gate's own refusal
         people, cohort = _people(rows)
         self._same_people(ask, cohort)
@@ -188,11 +190,13 @@ class StudyHistory:
         """Remember the people and the answer before it leaves; raises Refused where another study was quicker, or
         where the answer is not the one that was given before."""
         people, cohort = _people(rows)
-        cohort, now = "" if self.open else cohort, self.store.now().isoformat()
+        cohort, now = "" if self.charge else cohort, self.store.now().isoformat()
         question, sha256 = self._question(ask), hashlib.sha256(told.reply).hexdigest()
         small = len(told.reply) + len(told.kept) <= MOST_BYTES
         stored = (zlib.compress(told.reply, 1), zlib.compress(told.kept, 1)) if small else (None, None)
         with self.store.transaction() as connection:
+            if self.charge:
+                self.charge(connection)
             if cohort:
                 for changed, studies, _ in self._earlier(people, cohort):
                     rules.check_overlap(changed, self.limits.minimum_difference, studies)
@@ -205,7 +209,7 @@ class StudyHistory:
                     (self.study.hash, self.proposer, now, cohort),
                 )
             for study, before in connection.execute("SELECT study, sha256 FROM answer WHERE question = ?", (question,)):
-                if before != sha256:
+                if before != sha256 and study != self.study.hash:
                     raise rules.overlap(f"another answer than the one to study {study}: the database has changed")
             connection.execute(
                 "INSERT INTO answer VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
@@ -246,22 +250,35 @@ class StudyHistory:
     # ── questions ──
 
     def _question(self, ask: Ask) -> str:
-        """Everything that the answer to `ask` depends on, whatever the study and the run are called."""
+        """Everything that the answer to `ask` depends on, whatever the study and the run are called; digested once,
+        since a state may hold millions of weights."""
+        if self._asked is None or self._asked[0] is not ask:
+            self._asked = ask, self._digest(ask)
+        return self._asked[1]
+
+    def _digest(self, ask: Ask) -> str:
         step = self.plan.step(ask.step)
         names = [list(ask.hospitals), ask.round, ask.fold, ask.alone, dict(ask.state), dict(ask.results)]
         lineage = [[earlier.name, *self._step(earlier)] for earlier in self.plan.lineage(step)]
         under = [
             sorted(self.permit.grants()),
             self.limits.model_dump(),
-            self.study.open.epsilon if self.study.open and self.open else None,
+            self.study.open.epsilon if self.study.open and self.charge else None,
         ]
-        said = [[words.en, words.ko] for words in self.plan.criteria] if ask.alone else []  # a Result holds them
+        labels = [column.label for column in self.plan.columns.values() if column.label]
+        said = [[words.en, words.ko] for words in (*self.plan.criteria, *labels)] if ask.alone else []  # in its Result
         return rules.question_digest(self.study, [names, self._step(step), lineage, under, said])
 
     def _step(self, step: Step) -> list[object]:
         method = self.plan.method(step)
         parameters = read_parameters(method, step.parameters).model_dump(mode="json")
-        return [step.method, source_hash(method), parameters, list(step.uses), step.scope, step.release]
+        return [step.method, _source(method), parameters, list(step.uses), step.scope, step.release]  # type: ignore[arg-type]
+
+
+@cache
+def _source(method: Any) -> str:
+    """Of the method as this process has loaded it."""
+    return source_hash(method)
 
 
 def _people(rows: Rows) -> tuple[rules.People, str]:

@@ -135,8 +135,10 @@ def keep_permit(site: Site, document: Permit, **about: Any) -> dict[str, Any]:
 
 
 def decline(site: Site, hash_: str, said: str = "") -> None:
-    """Say no; a permit signed earlier no longer holds here."""
-    _answer(site, hash_, "declined", said)
+    """Say no; where a permit was signed earlier, that is withdrawal."""
+    if own_permit(site, hash_) is not None:
+        return withdraw(site, hash_, said)
+    return _answer(site, hash_, "declined", said)
 
 
 def ask_changes(site: Site, hash_: str, said: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -53,35 +54,40 @@ def check_open(site: Site, permit: Permit, study: Study) -> None:
         raise PermitError(hospital=site.hospital, problem=problem)
 
 
-@dataclass(frozen=True)
+@dataclass
 class OpenNoise:
-    """The noise of one study's answers; each draws on the proposer's budget before it is computed."""
+    """The noise of one study's answers. Each draws on the proposer's budget: looked at before the noise is drawn, and
+    charged in the transaction that remembers the answer, so that what never left costs nothing."""
 
     store: HistoryStore
     study: Study
     proposer: str
     offered: OpenFeasibility
     methods: Methods
+    _owed: float = 0.0
 
     def __call__(self, counts: Summary, question: Question) -> Summary:
         """The counts with noise; raises Refused (`budget`) or MissingPackage."""
         assert self.study.open is not None
         epsilon = self.study.open.epsilon / len(self.study.steps)
         sensitivity = find_method("feasibility", self.methods).sensitivity(question)  # type: ignore[attr-defined]
-        self._charge(loss(sensitivity, epsilon))
+        self._owed = loss(sensitivity, epsilon)
+        with self.store.transaction() as connection:
+            self._check(connection)
         return with_noise(counts, sensitivity, epsilon)
 
-    def _charge(self, epsilon: float) -> None:
-        """First the charge, then the noise: a process killed in between has paid for nothing, never got for nothing."""
+    def charge(self, connection: sqlite3.Connection) -> None:
+        """Write down what the answer costs; raises Refused where another answer has spent it meanwhile."""
+        self._check(connection)
+        values = (self.proposer, self.study.hash, self._owed, self.store.now().isoformat())
+        connection.execute("INSERT INTO charge (proposer, study, epsilon, time) VALUES (?, ?, ?, ?)", values)
+
+    def _check(self, connection: sqlite3.Connection) -> None:
         assert self.study.open is not None
-        now = self.store.now()
-        with self.store.transaction() as connection:
-            query = "SELECT epsilon FROM charge WHERE proposer = ? AND study = ?"
-            spent = [found for (found,) in connection.execute(query, (self.proposer, self.study.hash))]
-            most = min(self.study.open.epsilon, self.offered.epsilon_per_study)
-            check_budget(spent, epsilon, most, "this study")
-            query = "SELECT epsilon FROM charge WHERE proposer = ? AND time > ?"
-            spent = [found for (found,) in connection.execute(query, (self.proposer, (now - MONTH).isoformat()))]
-            check_budget(spent, epsilon, self.offered.epsilon_per_month, "30 days of this proposer")
-            values = (self.proposer, self.study.hash, epsilon, now.isoformat())
-            connection.execute("INSERT INTO charge (proposer, study, epsilon, time) VALUES (?, ?, ?, ?)", values)
+        query = "SELECT epsilon FROM charge WHERE proposer = ? AND study = ?"
+        spent = [found for (found,) in connection.execute(query, (self.proposer, self.study.hash))]
+        most = min(self.study.open.epsilon, self.offered.epsilon_per_study)
+        check_budget(spent, self._owed, most, "this study")
+        query, since = "SELECT epsilon FROM charge WHERE proposer = ? AND time > ?", self.store.now() - MONTH
+        spent = [found for (found,) in connection.execute(query, (self.proposer, since.isoformat()))]
+        check_budget(spent, self._owed, self.offered.epsilon_per_month, "30 days of this proposer")

@@ -144,7 +144,7 @@ def _take(site: Site, decision: Decision, methods: Methods) -> inbox.HospitalAns
         raise LifecycleError(action=decision.verdict, state="replaced", role="hospital", open="–")
     if decision.verdict != "approve" and not decision.said.strip():
         raise _refused("It gives no reason", "이유가 없습니다")
-    details = {"board": decision.board, "by": decision.by, "grants": list(decision.grants)}
+    details: dict[str, Any] = {"board": decision.board, "by": decision.by, "grants": list(decision.grants)}
     with _alone(site, hash_):
         site.audit.append(f"board decided: {decision.verdict}", study=hash_, **details)
         found = gates(site, hash_) | {decision.board: decision}
@@ -169,13 +169,9 @@ def _due(site: Site, hash_: str) -> bool:
 
 def _follow(site: Site, hash_: str, methods: Methods) -> None:
     decided = [one for one in gates(site, hash_).values() if one is not None]
-    latest = max(decided, key=lambda one: one.at)
     reasons = "\n".join(one.said for one in decided if one.verdict != "approve")
     if any(one.verdict == "decline" for one in decided):
-        if inbox.own_permit(site, hash_) is not None:  # a board that takes its approval back withdraws the hospital
-            inbox.withdraw(site, hash_, latest.said)
-        else:
-            inbox.decline(site, hash_, reasons)
+        inbox.decline(site, hash_, reasons)  # where a permit was signed, a board takes its approval back
     elif any(one.verdict == "ask" for one in decided):
         inbox.ask_changes(site, hash_, reasons)
     elif len(decided) == len(BOARDS):

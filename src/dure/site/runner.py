@@ -108,11 +108,11 @@ class Runner:
     ) -> tuple[StudyHistory, OpenNoise | None]:
         """The study beside earlier ones, and its noise where it was asked openly."""
         proposer, offered = inbox.proposer(self.site, study.hash), self.site.file.open_feasibility
-        open_ = permit.open is not None and offered is not None
-        past = StudyHistory(self.history, study, plan, permit, limits, proposer, open_)
-        if not open_ or offered is None:
-            return past, None
-        return past, OpenNoise(self.history, study, proposer, offered, self.methods)
+        noise = None
+        if permit.open is not None and offered is not None:
+            noise = OpenNoise(self.history, study, proposer, offered, self.methods)
+        charge = noise.charge if noise else None
+        return StudyHistory(self.history, study, plan, permit, limits, proposer, charge), noise
 
     def _member(self, desk: Desk) -> Member:
         signer = self.site.signer()

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from dure.language import Words
+from dure.language import LANGUAGES, Language, Words
 from dure.study.spec import Study
 
 PARTS: dict[str, Words] = {
@@ -20,6 +20,7 @@ PARTS: dict[str, Words] = {
     "documents": Words("documents", "문서"),
     "application": Words("application", "심의 신청 내용"),
 }
+TAKEN_OUT, ADDED, CHANGED = Words("taken out", "삭제"), Words("added", "추가"), Words("changed", "변경")
 
 
 def differences(before: Study, after: Study) -> list[Words]:
@@ -28,17 +29,19 @@ def differences(before: Study, after: Study) -> list[Words]:
     for part, words in PARTS.items():
         old, new = _named(part, getattr(before, part)), _named(part, getattr(after, part))
         for name in dict.fromkeys((*old, *new)):
-            place = Words(f"{words.en}: {name}" if name else words.en, f"{words.ko}: {name}" if name else words.ko)
-            if name not in new:
-                found.append(Words(f"taken out — {place.en}", f"삭제 — {place.ko}"))
-            elif name not in old:
-                found.append(
-                    Words(f"added — {place.en}: {_shown(new[name])}", f"추가 — {place.ko}: {_shown(new[name])}")
-                )
-            elif old[name] != new[name]:
-                changed = _changed(old[name], new[name])
-                found.append(Words(f"changed — {place.en}: {changed}", f"변경 — {place.ko}: {changed}"))
+            if old.get(name) != new.get(name):
+                en, ko = (_line(words, name, old, new, language) for language in LANGUAGES)
+                found.append(Words(en, ko))
     return found
+
+
+def _line(part: Words, name: str, old: Mapping[str, Any], new: Mapping[str, Any], language: Language) -> str:
+    place = f"{part.say(language)}: {name}" if name else part.say(language)
+    if name not in new:
+        return f"{TAKEN_OUT.say(language)} — {place}"
+    if name not in old:
+        return f"{ADDED.say(language)} — {place}: {_shown(new[name], language)}"
+    return f"{CHANGED.say(language)} — {place}: {_changed(old[name], new[name], language)}"
 
 
 def _named(part: str, value: Any) -> dict[str, Any]:
@@ -60,17 +63,21 @@ def _plain(value: BaseModel) -> Any:
     return value.model_dump(mode="json", exclude_defaults=True)
 
 
-def _changed(old: Any, new: Any) -> str:
+def _changed(old: Any, new: Any, language: Language) -> str:
     """The fields that differ, before → after."""
-    if isinstance(old, Mapping) and isinstance(new, Mapping):
+    both = isinstance(old, Mapping) and isinstance(new, Mapping)
+    if both and set(old) != set(LANGUAGES):
         names = [name for name in dict.fromkeys((*old, *new)) if old.get(name) != new.get(name)]
-        return "; ".join(f"{name}: {_shown(old.get(name, '–'))} → {_shown(new.get(name, '–'))}" for name in names)
-    return f"{_shown(old)} → {_shown(new)}"
+        shown = ((name, _shown(old.get(name, "–"), language), _shown(new.get(name, "–"), language)) for name in names)
+        return "; ".join(f"{name}: {was} → {now}" for name, was, now in shown)
+    return f"{_shown(old, language)} → {_shown(new, language)}"
 
 
-def _shown(value: Any) -> str:
+def _shown(value: Any, language: Language) -> str:
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{name}: {_shown(item)}" for name, item in value.items()) + "}"
+        if set(value) == set(LANGUAGES):
+            return str(value[language])
+        return "{" + ", ".join(f"{name}: {_shown(item, language)}" for name, item in value.items()) + "}"
     if isinstance(value, list):
-        return "[" + ", ".join(_shown(item) for item in value) + "]"
+        return "[" + ", ".join(_shown(item, language) for item in value) + "]"
     return str(value)
