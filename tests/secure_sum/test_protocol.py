@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import threading
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,7 +16,7 @@ from hypothesis import strategies as st
 from dure.errors import AnswerBroken, Refused, SiteFailed, SumRefused
 from dure.federation.messages import Answer, error_data
 from dure.federation.secure_sum import sharing
-from dure.federation.secure_sum.exchange import STAGES
+from dure.federation.secure_sum.exchange import STAGES, Exchange
 from dure.guard.rules import refusal
 from dure.study.packing import pack, unpack
 
@@ -201,6 +203,41 @@ def test_a_hospital_started_again_repeats_the_same_bytes(sums: ModuleType, tmp_p
         opened = summing.collect(twice, dict.fromkeys(town.hospitals, ask), sums.DECLARED, "step", round_, None)
         assert sums.same(opened.total, sums.exact([hospital.part for hospital in town.hospitals.values()]))
     assert compared == [3] * 8
+
+
+def test_a_process_that_outlives_its_service_takes_nothing_back(sums: ModuleType, tmp_path: Path) -> None:
+    """It computes while the service that replaced it goes on, and ends after the set is signed."""
+    town, computing, go_on = sums.town(3, tmp_path), threading.Event(), threading.Event()
+    old = replace(town.hospitals["h0"])  # the same folder and key, a record opened by itself
+    late: list[threading.Thread] = []
+    said: list[bytes] = []
+
+    def slowly(exchange: Exchange) -> None:
+        def part(ask: Any) -> Any:
+            computing.set()
+            go_on.wait(10)
+            return Answer("h0", "summary", arrays=old.part).to_bytes(), old.declaration
+
+        said.append(old.member().answer(exchange, part))
+
+    def change(name: str, exchange: Exchange) -> Exchange:
+        if (name, exchange.stage) == ("h0", "vector"):
+            late.append(threading.Thread(target=slowly, args=(exchange,)))
+            late[0].start()
+            assert computing.wait(10)
+        return exchange
+
+    def after(stage: str) -> None:
+        if stage == "set":
+            go_on.set()
+            late[0].join()
+
+    town.change, town.after = change, after
+    found = town.collect(town.summing())
+    assert sums.same(found.total, sums.exact([one.part for one in town.hospitals.values()]))
+    assert found.errors == {}
+    assert "stage" in unpack(town.replies["reveal", "h0"])  # no refusal: the set that was signed is still known
+    assert said == [town.replies["vector", "h0"]]
 
 
 def test_secrets_are_gone_when_a_session_is_over(sums: ModuleType, tmp_path: Path) -> None:

@@ -35,6 +35,10 @@ class Sender(Protocol):
         """Something happened in a study."""
         ...
 
+    def spread(self, hash_: str, event: str, **details: Any) -> None:
+        """What is in the study's record already."""
+        ...
+
 
 class Courier:
     """Carries to hospitals that are connected and do not hold it yet; what fails is tried again at the next look."""
@@ -70,7 +74,7 @@ class Courier:
             sender.ask_site(sender.identities()[hospital], topic, body)
             if topic == "study":
                 studies.delivered(sender.store, hash_, hospital)
-                sender.tell(hash_, "delivered", hospital=hospital)
+                sender.spread(hash_, "delivered", hospital=hospital)
             else:
                 sender.store.put_delivered(what, hospital)
                 sender.tell(hash_, "decision delivered", hospital=hospital)

@@ -213,7 +213,7 @@ class HubService:
         if topic in ("submit", "revise", "ask_open"):
             hash_, new = desk.submit(self.store, self.methods, actor, body)
             if new:
-                self.tell(hash_, "submitted", by=actor.organisation)
+                self.spread(hash_, "submitted", by=actor.organisation)
             self._deliver()
             return hash_.encode()
         if topic == "studies":
@@ -250,8 +250,7 @@ class HubService:
         if topic == "permit":
             said = unpack(body)
             studies.receive_answer(self.store, said["study"], member.name, said["kind"], said["envelope"], said["said"])
-            words = [said["said"]] if said["said"] else []  # a board's words: to the record, not to the log
-            self.tell(said["study"], said["kind"], hospital=member.name, said=words)
+            self.spread(said["study"], said["kind"], hospital=member.name)  # a board's words are in the record only
             self._advance(said["study"])
             return b""
         if topic == TOPIC:
@@ -285,6 +284,10 @@ class HubService:
     def tell(self, hash_: str, event: str, **details: Any) -> None:
         """Something happened in a study: to its record, to the log, and to those who follow it."""
         self.store.put_event(hash_, event, details)
+        self.spread(hash_, event, **details)
+
+    def spread(self, hash_: str, event: str, **details: Any) -> None:
+        """What is in the study's record: to the log, and to those who follow it."""
         plain: dict[str, Any] = {name: value for name, value in details.items() if isinstance(value, str | int | float)}
         self.journal.say(event, study=hash_, **plain)
         with self._news:

@@ -31,9 +31,11 @@ def submit(store: Store, study: Study, methods: Methods, submitter: str = "") ->
     plan_of(study, methods).check(tuple(store.hospitals()))
     after = lifecycle.check("draft", "submit", "researcher")
     with store.transaction():
-        if study.replaces and store.study(study.hash) is None:
-            _replace(store, study.replaces, submitter)
-        store.put_study(study.hash, canonical_json(study), after, submitter)
+        if store.study(study.hash) is None:
+            if study.replaces:
+                _replace(store, study.replaces, submitter)
+            store.put_study(study.hash, canonical_json(study), after, submitter)
+            store.put_event(study.hash, "submitted", {"by": submitter})
     return study.hash
 
 
@@ -66,7 +68,9 @@ def receive_permit(store: Store, hash_: str, hospital: str, envelope: dict[str, 
 def delivered(store: Store, hash_: str, hospital: str) -> None:
     """A hospital holds the study: its review has begun."""
     with store.transaction():
-        store.put_delivered(hash_, hospital)
+        if hospital not in store.delivered(hash_):
+            store.put_delivered(hash_, hospital)
+            store.put_event(hash_, "delivered", {"hospital": hospital})
         if read(store, hash_)[1] == "submitted":
             store.set_state(hash_, lifecycle.check("submitted", "deliver", "hub"))
 
@@ -75,12 +79,16 @@ def receive_answer(
     store: Store, hash_: str, hospital: str, kind: str, envelope: dict[str, Any] | None = None, said: str = ""
 ) -> None:
     """Keep what a hospital said: `permitted` with its signed permit, `changes_asked`, `declined`, or `withdrawn` with
-    the permit of what may still be done with sums it was part of. When all have answered the study moves on.
+    the permit of what may still be done with sums it was part of. When all have answered the study moves on. The same
+    answer again, from a hospital whose first call was cut, changes nothing.
 
     Raises UnknownStudy, UnknownHospital, LifecycleError once results are released, or PermitError where the signature,
     the study or the dates are not right.
     """
     state = read(store, hash_)[1]
+    if store.answers(hash_).get(hospital, ())[:2] == (kind, said) and store.permits(hash_)[hospital] == envelope:
+        settle(store, hash_)
+        return
     late = ANSWERABLE + (("release_review", "released", "archived") if kind == "withdrawn" else ())
     if state not in late:  # afterwards it would change what is shown; leaving is always possible
         raise LifecycleError(action="permit", state=state, role="hospital", open="–")
@@ -92,6 +100,7 @@ def receive_answer(
         _current(permit, hash_)
     with store.transaction():
         store.put_answer(hash_, hospital, kind, said, envelope)
+        store.put_event(hash_, kind, {"hospital": hospital, "said": [said] if said else []})
         if state == "submitted":
             state = lifecycle.check(state, "deliver", "hub")
             store.set_state(hash_, state)

@@ -1,4 +1,8 @@
-"""Studies that wait for a hospital, and its answer: a signed permit, a request for changes, no, or withdrawal."""
+"""Studies that wait for a hospital, and its answer: a signed permit, a request for changes, no, or withdrawal.
+
+The log comes first, then the files, each written whole: a process killed in between leaves a line twice, or one of
+something that did not come to be, and never a file of which the log does not know.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,7 @@ from dure.errors import FileMissing, LifecycleError, UnknownStudy
 from dure.guard.audit import digest
 from dure.site.settings import Site
 from dure.study.method import Methods, find_method, source_hash
-from dure.study.permit import Grant, Permit, permitted_step, sign
+from dure.study.permit import Grant, Permit, permitted_step, read_permit, sign
 from dure.study.spec import Study, canonical_json
 
 VALID = timedelta(days=365)
@@ -37,18 +41,21 @@ class HospitalAnswer:
 
 
 def receive(site: Site, study: Study, proposer: str = "") -> None:
-    """Put a study into the inbox; nothing is run by that. Approvals of the version that it replaces end here."""
+    """Put a study into the inbox; nothing is run by that. Approvals of the version that it replaces end here.
+
+    The study itself is written last: what was cut is done again when the hub carries it again.
+    """
     folder = _folder(site, study.hash)
     folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / "proposer.json", json.dumps({"name": proposer}, ensure_ascii=False))
-    _write(folder / "study.json", canonical_json(study))
-    site.audit.append("received", study=study.hash, title=study.title.en, proposer=proposer)
     if study.replaces and holds(site, study.replaces):
         before = _folder(site, study.replaces)
-        _write(before / "replaced.json", json.dumps({"by": study.hash}))
-        void = own_permit(site, study.replaces) is not None
-        (before / "permit.json").unlink(missing_ok=True)
+        void = (before / "permit.json").exists()
         site.audit.append("replaced", study=study.replaces, by=study.hash, approval_void=void)
+        write_whole(before / "replaced.json", {"by": study.hash})
+        (before / "permit.json").unlink(missing_ok=True)
+    site.audit.append("received", study=study.hash, title=study.title.en, proposer=proposer)
+    write_whole(folder / "proposer.json", {"name": proposer})
+    _write(folder / "study.json", canonical_json(study))
 
 
 def proposer(site: Site, hash_: str) -> str:
@@ -113,23 +120,16 @@ def permit(
         issued=now,
         expires=now + valid,
     )
-    envelope = keep_permit(site, document)
-    site.audit.append(
-        "permitted",
-        study=hash_,
-        grants=sorted(given),
-        expires=document.expires.isoformat(),
-        boards=document.boards,
-        permit=digest(envelope),
-    )
-    return envelope
+    about = {"expires": document.expires.isoformat(), "boards": document.boards}
+    return keep_permit(site, document, grants=sorted(given), **about)
 
 
-def keep_permit(site: Site, document: Permit) -> dict[str, Any]:
-    """Sign a permit and put it beside its study."""
+def keep_permit(site: Site, document: Permit, **about: Any) -> dict[str, Any]:
+    """Sign a permit and put it beside its study; `about` is for the log."""
     envelope = sign(document, site.signer())
+    site.audit.append("permitted", study=document.study, **about, permit=digest(envelope))
     path = _folder(site, document.study) / "permit.json"
-    _write(path, json.dumps(envelope))
+    write_whole(path, envelope)
     path.with_name("answer.json").unlink(missing_ok=True)
     return envelope
 
@@ -169,17 +169,18 @@ def withdraw(site: Site, hash_: str, said: str = "", difference: bool = False, k
 def _answer(site: Site, hash_: str, kind: AnswerKind, said: str, envelope: dict[str, Any] | None = None) -> None:
     folder = _folder(site, hash_)
     study_of(site, hash_)
-    _write(folder / "answer.json", json.dumps({"kind": kind, "said": said, "envelope": envelope}, ensure_ascii=False))
-    (folder / "permit.json").unlink(missing_ok=True)
     site.audit.append(kind, study=hash_)
+    answer = {"kind": kind, "said": said, "envelope": envelope, "at": datetime.now(UTC).isoformat()}
+    write_whole(folder / "answer.json", answer)
+    (folder / "permit.json").unlink(missing_ok=True)
 
 
 def pause(site: Site, paused: bool) -> None:
     """Answer nothing for the moment, or answer again; runs wait and go on."""
     mark = site.folder / "paused"
     if paused != mark.exists():
-        mark.touch() if paused else mark.unlink()
         site.audit.append("paused" if paused else "resumed")
+        mark.touch() if paused else mark.unlink()
 
 
 def paused(site: Site) -> bool:
@@ -191,11 +192,16 @@ def answer_of(site: Site, hash_: str) -> HospitalAnswer | None:
     envelope = own_permit(site, hash_)
     if envelope is not None:
         return HospitalAnswer(hash_, "permitted", envelope)
-    path = _folder(site, hash_) / "answer.json"
-    if not path.exists():
-        return None
-    said = json.loads(path.read_text(encoding="utf-8"))
-    return HospitalAnswer(hash_, said["kind"], said["envelope"], said["said"])
+    said = _said(site, hash_)
+    return HospitalAnswer(hash_, said["kind"], said["envelope"], said["said"]) if said else None
+
+
+def answered_at(site: Site, hash_: str) -> datetime | None:
+    """When the hospital said what it says now; None where it has said nothing."""
+    envelope, said = own_permit(site, hash_), _said(site, hash_)
+    if envelope is not None:
+        return read_permit(envelope).issued
+    return datetime.fromisoformat(said["at"]) if said else None
 
 
 def unsent(site: Site) -> list[HospitalAnswer]:
@@ -212,7 +218,7 @@ def unsent(site: Site) -> list[HospitalAnswer]:
 
 def sent(site: Site, hash_: str, digest: str, problem: str = "") -> None:
     """The hub has taken the decision, or said why not."""
-    _write(_folder(site, hash_) / "sent.json", json.dumps({"digest": digest, "problem": problem}))
+    write_whole(_folder(site, hash_) / "sent.json", {"digest": digest, "problem": problem})
 
 
 def decisions(site: Site) -> list[tuple[Study, str, str]]:
@@ -228,12 +234,31 @@ def decisions(site: Site) -> list[tuple[Study, str, str]]:
 
 
 def own_permit(site: Site, hash_: str) -> dict[str, Any] | None:
-    """The permit this hospital signed for the study, if it has."""
+    """The permit this hospital signed for the study, if it has and has not said otherwise since.
+
+    A process killed between two files leaves both, the permit and another answer: the later one counts.
+    """
     path = _folder(site, hash_) / "permit.json"
-    if not path.exists():
+    try:
+        envelope: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
         return None
-    envelope: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    said = _said(site, hash_)
+    if replaced_by(site, hash_) or (said and datetime.fromisoformat(said["at"]) >= read_permit(envelope).issued):
+        return None
     return envelope
+
+
+def _said(site: Site, hash_: str) -> dict[str, Any] | None:
+    """An answer other than a permit, as it lies beside the study."""
+    path = _folder(site, hash_) / "answer.json"
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:  # a permit takes its place at any moment
+        return None
+    if "at" not in found:
+        found["at"] = datetime.fromtimestamp(path.stat().st_mtime, UTC).isoformat()
+    return found
 
 
 def study_of(site: Site, hash_: str) -> Study:
@@ -241,6 +266,11 @@ def study_of(site: Site, hash_: str) -> Study:
     if not (folder / "study.json").exists():
         raise FileMissing(path=f"inbox/{hash_}")
     return _read(folder)
+
+
+def write_whole(path: Path, data: Any) -> None:
+    """Plain data as JSON."""
+    _write(path, json.dumps(data, ensure_ascii=False))
 
 
 def _write(path: Path, text: str) -> None:

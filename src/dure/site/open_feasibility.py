@@ -40,8 +40,7 @@ def admit(site: Site, study: Study, methods: Methods) -> bool:
         issued=now,
         expires=now + VALID,
     )
-    inbox.keep_permit(site, document)
-    site.audit.append("permitted", study=study.hash, grants=[], open=study.open.epsilon)
+    inbox.keep_permit(site, document, grants=[], open=study.open.epsilon)
     return True
 
 

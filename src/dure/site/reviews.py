@@ -1,12 +1,16 @@
 """A hospital's review of a study: two gates, the ethics board's and the data review board's, own or shared.
 
-The permit is signed as soon as both have approved, and allows only what both allowed.
+The permit is signed as soon as both have approved, and allows only what both allowed. A decision is on disk before
+anything follows from it: what a killed process left undone, the hospital's service or the next command does.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -28,6 +32,8 @@ BOARDS: dict[Board, Words] = {
     "irb": Words("ethics board (IRB)", "기관생명윤리위원회(IRB)"),
     "drb": Words("data review board (DRB)", "데이터심의위원회(DRB)"),
 }
+TAKEN = "taken"
+"""Beside the decisions: when the latest came to be here."""
 
 
 def gates(site: Site, hash_: str) -> dict[Board, Decision | None]:
@@ -99,8 +105,22 @@ def decide_shared(site: Site, envelope: Mapping[str, Any], methods: Methods) -> 
         raise _refused("It is not for this hospital", "이 병원을 위한 결정이 아닙니다")
     present = gates(site, decision.study)[decision.board]
     if present is not None and present.at >= decision.at:
-        return inbox.answer_of(site, decision.study)
+        return settle(site, decision.study, methods)
     return _take(site, decision, methods)
+
+
+def unsettled(site: Site) -> list[str]:
+    """Studies whose boards have decided, and of which a process was killed before the hospital's answer followed."""
+    found = (f"sha256:{path.parent.name}" for path in sorted((site.folder / "inbox").glob("*/review.json")))
+    return [hash_ for hash_ in found if _due(site, hash_)]
+
+
+def settle(site: Site, hash_: str, methods: Methods) -> inbox.HospitalAnswer | None:
+    """What follows from the boards' decisions, where it has not followed yet; the hospital's answer now."""
+    with _alone(site, hash_):
+        if _due(site, hash_):
+            _follow(site, hash_, methods)
+    return inbox.answer_of(site, hash_)
 
 
 def withdraw(
@@ -108,12 +128,13 @@ def withdraw(
 ) -> None:
     """Leave a study at any time (`dure.site.inbox.withdraw`). Raises NotPermitted, LifecycleError."""
     permissions.check(actor, "withdraw")
-    if inbox.own_permit(site, hash_) is None:
+    if inbox.own_permit(site, hash_) is None and not _due(site, hash_):
         given = inbox.answer_of(site, hash_)
         state = given.kind if given else "in_review"
         raise LifecycleError(action="withdraw", state=state, role="hospital", open="approve, ask, decline")
     site.audit.append("withdrawing", study=hash_, by=actor.name, role=actor.role)
-    inbox.withdraw(site, hash_, said, difference, keep_results)
+    with _alone(site, hash_):
+        inbox.withdraw(site, hash_, said, difference, keep_results)
 
 
 def _take(site: Site, decision: Decision, methods: Methods) -> inbox.HospitalAnswer | None:
@@ -123,19 +144,31 @@ def _take(site: Site, decision: Decision, methods: Methods) -> inbox.HospitalAns
         raise LifecycleError(action=decision.verdict, state="replaced", role="hospital", open="–")
     if decision.verdict != "approve" and not decision.said.strip():
         raise _refused("It gives no reason", "이유가 없습니다")
-    found = gates(site, hash_) | {decision.board: decision}
-    stored = {board: one.model_dump(mode="json") if one else None for board, one in found.items()}
-    path = _path(site, hash_)
-    beside = path.with_name("review.json.new")
-    beside.write_text(json.dumps(stored, ensure_ascii=False), encoding="utf-8")
-    beside.replace(path)
     details: dict[str, Any] = {"board": decision.board, "by": decision.by, "grants": list(decision.grants)}
-    site.audit.append(f"board decided: {decision.verdict}", study=hash_, **details)
-    return _settle(site, hash_, list(found.values()), methods)
+    with _alone(site, hash_):
+        site.audit.append(f"board decided: {decision.verdict}", study=hash_, **details)
+        found = gates(site, hash_) | {decision.board: decision}
+        stored: dict[str, Any] = {board: one.model_dump(mode="json") if one else None for board, one in found.items()}
+        inbox.write_whole(_path(site, hash_), stored | {TAKEN: datetime.now(UTC).isoformat()})
+        _follow(site, hash_, methods)
+    return inbox.answer_of(site, hash_)
 
 
-def _settle(site: Site, hash_: str, found: list[Decision | None], methods: Methods) -> inbox.HospitalAnswer | None:
-    decided = [one for one in found if one is not None]
+def _due(site: Site, hash_: str) -> bool:
+    """Whether something follows from what boards decided, and the hospital's answer is older than that. By this
+    machine's clock: that of a shared board may go ahead."""
+    path = _path(site, hash_)
+    taken = json.loads(path.read_text(encoding="utf-8")).get(TAKEN) if path.exists() else None
+    decided = [one for one in gates(site, hash_).values() if one is not None]
+    if taken is None or inbox.replaced_by(site, hash_):
+        return False
+    answered = inbox.answered_at(site, hash_)
+    follows = len(decided) == len(BOARDS) or any(one.verdict != "approve" for one in decided)
+    return follows and (answered is None or answered < datetime.fromisoformat(taken))
+
+
+def _follow(site: Site, hash_: str, methods: Methods) -> None:
+    decided = [one for one in gates(site, hash_).values() if one is not None]
     reasons = "\n".join(one.said for one in decided if one.verdict != "approve")
     if any(one.verdict == "decline" for one in decided):
         inbox.decline(site, hash_, reasons)  # where a permit was signed, a board takes its approval back
@@ -152,7 +185,17 @@ def _settle(site: Site, hash_: str, found: list[Decision | None], methods: Metho
             min(one.releases for one in decided),
             {one.board: f"{one.name} {one.at.date().isoformat()}" for one in decided},
         )
-    return inbox.answer_of(site, hash_)
+
+
+@contextmanager
+def _alone(site: Site, hash_: str) -> Iterator[None]:
+    """One process at a time: two boards that decide in the same moment must not write over each other."""
+    folder = os.open(_path(site, hash_).parent, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)  # given up when it closes, also by a process that is killed
+        yield
+    finally:
+        os.close(folder)
 
 
 def _refused(en: str, ko: str) -> DecisionRefused:

@@ -48,6 +48,8 @@ STALE = 60.0
 """Seconds without a sign of life from the hub after which the service is not well."""
 STARTING = 5.0
 """Seconds in which no line yet is nothing to report."""
+SETTLE = 2.0
+"""Seconds between looks for decisions of boards that nobody has carried out."""
 CERTIFICATE = 60.0
 """Seconds between looks at the certificate's age."""
 IDLE = 600.0
@@ -74,7 +76,7 @@ class SiteService:
         self._forked: LogForked | None = None
         self._began = time.monotonic()
         self._written = ""
-        self._look_again = 0.0
+        self._look_again = self._settle_again = 0.0
 
     def run(self) -> None:
         with only_one(self.site.folder):
@@ -114,8 +116,8 @@ class SiteService:
                 self.journal.say("study received", study=study.hash)
                 if study.replaces:
                     self._drop(study.replaces)
-                if study.open is not None:
-                    open_feasibility.admit(self.site, study, installed_methods())
+            if study.open is not None and inbox.answer_of(self.site, study.hash) is None:
+                open_feasibility.admit(self.site, study, installed_methods())
             return b""
         if topic == "decision":
             given = reviews.decide_shared(self.site, unpack(body), installed_methods())
@@ -188,6 +190,7 @@ class SiteService:
                 self.journal.say("not connected", level="warning", problem=self._line.reason)
         self._write_status()
         self._rest_workers()
+        self._settle()
         if not up:
             return
         try:
@@ -199,6 +202,18 @@ class SiteService:
         except DureError as error:
             self.journal.say("refused by the hub", level="error", error=error.code(), problem=error.text("en"))
             self._stop.wait(10)
+
+    def _settle(self) -> None:
+        """What follows from boards' decisions and was cut by the end of the process that took them."""
+        if time.monotonic() < self._settle_again:
+            return
+        self._settle_again = time.monotonic() + SETTLE
+        for hash_ in reviews.unsettled(self.site):
+            try:
+                given = reviews.settle(self.site, hash_, installed_methods())
+                self.journal.say("decision carried out", study=hash_, status=given.kind if given else "")
+            except DureError as error:
+                self.journal.say("decision not carried out", level="error", study=hash_, problem=error.text("en"))
 
     def _hand_in(self) -> None:
         """Permits and refusals that the hub has not taken yet, and whether the hospital has paused."""

@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import resource
 import threading
+import time
 from importlib.metadata import entry_points
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -27,6 +28,8 @@ from dure.site.settings import Resources, Site
 from dure.study.method import installed_methods
 
 CONTEXT = multiprocessing.get_context("forkserver")
+ORPHAN = 0.1
+"""Seconds after which a worker notices that its service was killed."""
 BYTES = {"memory": Words("memory", "메모리"), "time": Words("time", "시간")}
 
 
@@ -127,6 +130,7 @@ def _nothing() -> None:
 
 def _work(line: Connection, folder: str, resources: Resources) -> None:
     """In the process: take questions until the service closes the line; an empty reply says 'out of memory'."""
+    threading.Thread(target=_end_with_service, args=(os.getppid(),), daemon=True).start()
     try:
         _limit(resources)
         with threadpool_limits(resources.cores):
@@ -137,6 +141,14 @@ def _work(line: Connection, folder: str, resources: Resources) -> None:
         line.send_bytes(b"")
     except (EOFError, OSError, KeyboardInterrupt):
         return  # the service is gone; a reply is in the hospital's store and is sent when it is asked for again
+
+
+def _end_with_service(server: int) -> None:
+    """End at once when the server that forked this process does, as it does with the service, however that ends: two
+    workers of one study, an old and a new one, must not write into the same files."""
+    while os.getppid() == server:
+        time.sleep(ORPHAN)
+    os._exit(1)
 
 
 def _limit(resources: Resources) -> None:

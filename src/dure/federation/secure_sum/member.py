@@ -1,7 +1,8 @@
 """A hospital's half of a masked sum: it makes keys, masks its numbers, signs one set, and gives shares once.
 
 Everything it decides is on disk before it is said. A hospital that was killed repeats the same bytes; one that is
-asked for something else in the same session refuses (`refusals`, docs/secure-sum.md).
+asked for something else in the same session refuses (`refusals`, docs/secure-sum.md). What is read, decided and written
+in a stage is one transaction, so that two processes of a hospital, one of them about to end, decide one thing.
 """
 
 from __future__ import annotations
@@ -104,7 +105,10 @@ class Member:
             "set": self._set,
             "reveal": self._reveal,
         }
-        return stages[asked.stage](asked)
+        if asked.stage == "vector":  # it computes first, for as long as that takes
+            return stages["vector"](asked)
+        with self.record.whole():
+            return stages[asked.stage](asked)
 
     # ── the five stages ──
 
@@ -119,16 +123,13 @@ class Member:
         self.must("own_key", roster.get(self.hospital) == self.public)
         self.must("pinned_key", self.pins.hold(roster))
         self.must("minimum_hospitals", len(roster) >= self.minimum or "per_hospital" in self.grants)
-        with self.record.whole():
-            self.record.forget(asked.run)
-            facts = self._begin(asked, asked.session, roster)
+        self.record.forget(asked.run)
+        facts = self._begin(asked, asked.session, roster)
         return self._reply(asked, {"advert": facts["advert"]})
 
     def _shares(self, asked: Exchange) -> bytes:
         """Everybody's keys: check them, and share the secrets that a dropout would leave."""
-        with self.record.whole():
-            sealed = self._deal(asked, asked.session, asked.body["keys"])
-        return self._reply(asked, {"sealed": sealed})
+        return self._reply(asked, {"sealed": self._deal(asked, asked.session, asked.body["keys"])})
 
     def _vector(self, asked: Exchange, part: Part) -> bytes:
         """This hospital's numbers of the round, masked; and its keys for the next sum."""
@@ -152,7 +153,11 @@ class Member:
         self.must("replay", facts.setdefault("vector", said) == said)
         vector = masks.masked(mine.arrays, declaration, len(facts["roster"]), self._streams(asked.session, facts))
         with self.record.whole():
-            self.record.write(asked.session, asked.run, facts)
+            now = self._known(asked.session)
+            self.must("order", "over" not in now)
+            for name in ("received", "vector"):
+                self.must("replay", now.setdefault(name, facts[name]) == facts[name])
+            self.record.write(asked.session, asked.run, now)
             following = keys.next_session(asked.session)
             after = self.record.read(following) or self._begin(asked, following, facts["roster"])
         return self._reply(asked, {"vector": vector, "advert": after["advert"]})
@@ -173,11 +178,10 @@ class Member:
         facts["set"] = sorted(alive)
         statement = self._statement(asked.session, facts)
         body: dict[str, Any] = {"signature": self.sign(statement), "sealed": None}
-        with self.record.whole():
-            self.record.sign(asked.study, alive)
-            self.record.write(asked.session, asked.run, facts)
-            if asked.body["keys"] is not None:
-                body["sealed"] = self._deal(asked, keys.next_session(asked.session), asked.body["keys"])
+        self.record.sign(asked.study, alive)
+        self.record.write(asked.session, asked.run, facts)
+        if asked.body["keys"] is not None:
+            body["sealed"] = self._deal(asked, keys.next_session(asked.session), asked.body["keys"])
         return self._reply(asked, body)
 
     def _reveal(self, asked: Exchange) -> bytes:
@@ -196,15 +200,14 @@ class Member:
         self.must("unsigned", self.hospital in signatures)
         shares = {name: (both[:32] if name in alive else both[32:]) for name, both in facts["received"].items()}
         reply = self._reply(asked, {"shares": shares})
-        with self.record.whole():
-            following = keys.next_session(asked.session)
-            if asked.body["sealed"] is not None:
-                after = self._known(following)
-                self._take(after, following, asked.body["sealed"])
-                self.record.write(following, asked.run, after)
-            self.record.forget(asked.run, but=(asked.session, following))
-            public = {name: facts[name] for name in ("about", "roster", "advert", "keys", "vector", "set")}
-            self.record.write(asked.session, asked.run, public | {"over": [asked.digest, reply]})
+        following = keys.next_session(asked.session)
+        if asked.body["sealed"] is not None:
+            after = self._known(following)
+            self._take(after, following, asked.body["sealed"])
+            self.record.write(following, asked.run, after)
+        self.record.forget(asked.run, but=(asked.session, following))
+        public = {name: facts[name] for name in ("about", "roster", "advert", "keys", "vector", "set")}
+        self.record.write(asked.session, asked.run, public | {"over": [asked.digest, reply]})
         return reply
 
     # ── what stages share ──
