@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -186,10 +187,20 @@ class Town:
 
 class Proxy:
     """Loopback in between: `delay` seconds each way, a share `loss` of chunks held back as a lost packet would be,
-    `cut()` for a while. Byte streams stay whole, as TCP keeps them; a cut ends connections without a word."""
+    `cut()` for a while. Byte streams stay whole, as TCP keeps them; a cut ends connections without a word. With `tap`,
+    a folder, what passes is written down, one file for each direction of a connection."""
 
-    def __init__(self, to: int, delay: float = 0.0, loss: float = 0.0, seed: int = 1, rate: float = 0.0) -> None:
-        self.to, self.delay, self.loss, self.rate = to, delay, loss, rate
+    def __init__(
+        self,
+        to: int,
+        delay: float = 0.0,
+        loss: float = 0.0,
+        seed: int = 1,
+        rate: float = 0.0,
+        tap: Path | None = None,
+    ) -> None:
+        self.to, self.delay, self.loss, self.rate, self.tap = to, delay, loss, rate, tap
+        self._streams = count()
         self.random = random.Random(seed)
         self._cut = threading.Event()
         self._stop = threading.Event()
@@ -237,6 +248,7 @@ class Proxy:
     def _carry(self, one: socket.socket, other: socket.socket) -> None:
         queue: list[tuple[float, bytes]] = []
         ended = False
+        heard = (self.tap / f"{self.port}-{next(self._streams)}").open("wb", 0) if self.tap else None
         try:
             while not self._stop.is_set() and not (ended and not queue):
                 now = time.monotonic()
@@ -246,6 +258,8 @@ class Proxy:
                     self._stop.wait(0 if not (ended or len(queue) > 256) else wait)
                 if readable:
                     data = one.recv(16384)
+                    if heard:
+                        heard.write(data)
                     ended = not data
                     late = self.delay + (0.2 if self.random.random() < self.loss else 0.0)
                     due = max(time.monotonic() + late, queue[-1][0] if queue else 0.0)
@@ -258,6 +272,8 @@ class Proxy:
         except (OSError, ValueError):
             pass
         finally:
+            if heard:
+                heard.close()
             for end in (one, other):
                 self._open.discard(end)
                 with contextlib.suppress(OSError):
