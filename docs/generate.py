@@ -79,12 +79,6 @@ NOT_YET: tuple[tuple[str, str, str], ...] = (
         "values ([What a hospital remembers](../history.md#not-protected)).",
     ),
     (
-        "two approvals",
-        "Two people approve a release.",
-        "The life-cycle has one step `release` by one board; the demonstration performs it. Release rules run by "
-        "themselves as soon as a step is finished.",
-    ),
-    (
         "membership test for model weights",
         "Weights need secure sum, a minimum of people and a passed membership test (or differential privacy).",
         "Arrays of the kind `weights` pass the same checks as sums of numbers, and no more. Weights reach the hub's "
