@@ -407,7 +407,8 @@ def main(arguments: list[str]) -> int:
     stale = [path for path, text in pages().items() if not path.exists() or path.read_text(encoding="utf-8") != text]
     if "--check" in arguments:
         for path in stale:
-            print(f"not current: {path.relative_to(HERE.parents[1])}; run: make docs", file=sys.stderr)
+            place = "docs/reference" if path.parent == HERE else "docs"
+            print(f"not current: {place}/{path.name}; run: make docs", file=sys.stderr)
         return 1 if stale else 0
     HERE.mkdir(parents=True, exist_ok=True)
     for path, text in pages().items():

@@ -78,8 +78,10 @@ def play(folder: Path, open_: bool, *steps: str) -> Played:
         with town.researcher() as alliance:
             told = alliance.status(study.hash)["steps"]
     played = Played(*finds, parts, sizes, told, memory)
-    print(f"searched {sizes}; {len(patients.values)} numbers of patients, {len(parts.marks.values)} of parts; not "
-          f"searched for: {parts.alone} alone in their cell, {parts.plain} plain, {parts.shown} shown; {memory}")
+    print(
+        f"searched {sizes}; {len(patients.values)} numbers of patients, {len(parts.marks.values)} of parts; not "
+        f"searched for: {parts.alone} alone in their cell, {parts.plain} plain, {parts.shown} shown; {memory}"
+    )
     return played
 
 
@@ -168,7 +170,9 @@ def test_most_of_what_hospitals_put_into_sums_is_searched_for(plays: Plays) -> N
 # ── the search itself ──
 
 VALUE, WHOLE, NEIGHBOUR, TEXT = 135.72910438291745, 3_377_699_720_527_873, 5.318290471239871, "밭머리-9f3a"
-MARKS = Marks(np.array([VALUE, NEIGHBOUR]), ("a", "b"), np.array([WHOLE]), np.array([[VALUE, NEIGHBOUR]]), (TEXT,), (VALUE,))
+MARKS = Marks(
+    np.array([VALUE, NEIGHBOUR]), ("a", "b"), np.array([WHOLE]), np.array([[VALUE, NEIGHBOUR]]), (TEXT,), (VALUE,)
+)
 FORMS: dict[str, bytes] = {
     "float64": np.array([VALUE], "<f8").tobytes(),
     "float64, big-endian": np.array([VALUE], ">f8").tobytes(),
@@ -201,7 +205,13 @@ def test_the_search_finds_a_mark_in_every_form(form: str, offset: int) -> None:
 def test_the_search_finds_nothing_where_nothing_is() -> None:
     random = np.random.default_rng(3)
     near = np.nextafter(VALUE, 200)
-    other = [random.bytes(1 << 20), np.array([near]).tobytes(), f"{VALUE + 1e-9!r} 135.729 {WHOLE + 1}".encode(), b"", b"1"]
+    other = [
+        random.bytes(1 << 20),
+        np.array([near]).tobytes(),
+        f"{VALUE + 1e-9!r} 135.729 {WHOLE + 1}".encode(),
+        b"",
+        b"1",
+    ]
     assert not search([*other[:2], *other[3:]], MARKS)
     assert set(search([other[2]], MARKS, short=False)) == set()
 

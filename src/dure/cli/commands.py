@@ -168,14 +168,13 @@ def _governed(folder: Path) -> None:
     console.print(
         Text(say(f"Report: {report}   Result: {written}", f"보고서: {report}   결과: {written}"), style="bold")
     )
-    for words in (
-        Words(f"dure audit verify {folder}/hub", f"dure audit verify {folder}/hub"),
-        Words(
-            f"dure site egress {folder}/seven/hungary_south --numbers",
-            f"dure site egress {folder}/seven/hungary_south --numbers",
-        ),
+    console.print(say("To look around (passwords: people.tsv):", "둘러보기(암호: people.tsv):"))
+    for line in (
+        f"dure sign-in {folder}/hub auditor; dure audit verify {folder}/hub",
+        f"dure sign-in {folder}/seven/hungary_south irb; dure site egress {folder}/seven/hungary_south --numbers",
+        f"dure review list {folder}/seven/hungary_south",
     ):
-        console.print(Text(f"  {words.say()}"))
+        console.print(Text(f"  {line}"))
     seconds = time.perf_counter() - began
     console.print(Text(say(f"{seconds:.0f} seconds.", f"{seconds:.0f}초 걸렸습니다."), style="dim"))
 

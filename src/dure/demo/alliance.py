@@ -24,7 +24,7 @@ from dure.study.spec import Study, read_study
 
 Say = Callable[[Words], None]
 NETWORK = "network"
-WRITTEN = ("exports", "hospitals", "seven", "hub", "researcher", "services", "report.html", "result.json")
+WRITTEN = ("exports", "hospitals", "seven", "hub", "researcher", "services", "people.tsv", "report.html", "result.json")
 """What the demonstration writes into its folder, and all that it replaces there."""
 
 

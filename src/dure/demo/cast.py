@@ -63,6 +63,11 @@ class Cast:
         self._passwords[folder, name] = secrets.token_urlsafe(18)
         Accounts(folder).add(name, role, self._passwords[folder, name], organisation)
 
+    def write_passwords(self, path: Path) -> None:
+        """For whoever wants to look around afterwards: they open this demonstration only."""
+        lines = [f"{folder}\t{name}\t{password}\n" for (folder, name), password in self._passwords.items()]
+        write_private(path, "".join(lines).encode())
+
     def sign_in(self, folder: Path, name: str) -> Actor:
         """Somebody signs in, acts once, and is known by their session."""
         accounts = Accounts(folder)

@@ -54,6 +54,7 @@ def play(folder: Path, narrator: Narrator) -> tuple[Played, dict[str, Any]]:
     narrator.heading(Words("Seven hospitals, a company and an office", "병원 일곱 곳, 기업 하나, 사무국"))
     narrator.working(Words("standardising and opening accounts", "표준화와 계정 만들기"))
     cast = gather(folder, narrator.line)
+    cast.write_passwords(folder / "people.tsv")
     try:
         scene = _Scene(cast, narrator)
         narrator.heading(Words("A first version, and what the boards say", "첫 판과 위원회의 의견"))

@@ -117,7 +117,10 @@ def _flag(concept: int) -> dict[str, Any]:
 VARIABLES: dict[str, Any] = {
     "age": {"age": True},
     "sex": {"sex": {"female": FEMALE, "male": MALE}},
-    "group": {"category": {"domain": "observation", "concepts": [GROUP]}, "levels": {k: [v] for k, v in LEVELS.items()}},
+    "group": {
+        "category": {"domain": "observation", "concepts": [GROUP]},
+        "levels": {k: [v] for k, v in LEVELS.items()},
+    },
     "disease": _flag(DISEASE),
     "treated": _flag(TREATED),
     "event": _flag(EVENT),

@@ -84,7 +84,9 @@ class Marks:
             found["text"] = re.compile(b"|".join(map(re.escape, forms)))
         if self.short:
             shown = {f"{value:{form}}" for value in self.short for form in (".6f", ".6g", ".12g")}
-            found["short decimal"] = re.compile(rb"(?<![\d.])(?:" + "|".join(map(re.escape, shown)).encode() + rb")(?!\d)")
+            found["short decimal"] = re.compile(
+                rb"(?<![\d.])(?:" + "|".join(map(re.escape, shown)).encode() + rb")(?!\d)"
+            )
         return found
 
 

@@ -114,7 +114,11 @@ class Town(services.Town):  # type: ignore[misc,name-defined]
         """Where marks are searched for, outside the hub's memory. A hospital's own database, list of what left, stores
         of rounds and history are the hospital's."""
         logs = [*self.folder.glob("*.log"), *self.folder.glob("site*/audit.jsonl")]
-        told = [*(self.folder / "results").rglob("*"), *(self.folder / "researcher").rglob("*"), self.folder / "said.json"]
+        told = [
+            *(self.folder / "results").rglob("*"),
+            *(self.folder / "researcher").rglob("*"),
+            self.folder / "said.json",
+        ]
         return {
             "hub's store": _files(*self.hub.folder.rglob("*")),
             "logs": _files(*logs),
@@ -156,7 +160,11 @@ def memory_of(pid: int) -> Iterator[bytes]:
             found = re.match(r"([0-9a-f]+)-([0-9a-f]+) (\S+) \S+ \S+ (\d+) *(.*)", line)
             assert found is not None
             first, last, rights, name = int(found[1], 16), int(found[2], 16), found[3], found[5]
-            if rights[0] != "r" or name in ("[vvar]", "[vsyscall]", "[vvar_vclock]") or (found[4] != "0" and "w" not in rights):
+            if (
+                rights[0] != "r"
+                or name in ("[vvar]", "[vsyscall]", "[vvar_vclock]")
+                or (found[4] != "0" and "w" not in rights)
+            ):
                 continue
             for start, end in _present(pages, first, last):
                 for at in range(start, end, CHUNK):
