@@ -17,11 +17,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from pydantic import Field, ValidationError
 from securesystemslib.dsse import Envelope
-from securesystemslib.exceptions import VerificationError
-from securesystemslib.signer import Key, Signer, SSlibKey
+from securesystemslib.signer import Key, Signer
 
 from dure.errors import LedgerBroken, LogForked, MessageRefused
 from dure.guard.audit import AuditLog
@@ -30,6 +28,7 @@ from dure.language import Words
 from dure.study.document import Strict
 from dure.study.packing import pack, unpack
 from dure.study.permit import key_document
+from dure.study.signed import Unsigned, seal, unseal
 
 PAYLOAD_TYPE = "application/vnd.dure.tree-head+json"
 HEADS, WITNESSED = "heads.jsonl", "witnessed.jsonl"
@@ -58,23 +57,16 @@ class TreeHead(Strict):
 def sign_head(who: str, size: int, root: bytes, signer: Signer) -> dict[str, Any]:
     """The signed envelope as plain data."""
     head = TreeHead(who=who, key=signer.public_key.keyid, size=size, root=root.hex(), time=datetime.now(UTC))
-    payload = json.dumps(head.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
-    envelope = Envelope(payload.encode(), PAYLOAD_TYPE, {})
-    envelope.sign(signer)
-    data: dict[str, Any] = envelope.to_dict()
-    return data
+    return seal(head, PAYLOAD_TYPE, signer)
 
 
 def read_head(envelope: Any, owner: Key, *witnesses: Key) -> TreeHead:
     """The head inside an envelope truly signed by its owner and by all `witnesses`; raises ValueError."""
     try:
-        opened = Envelope.from_dict(json.loads(json.dumps(envelope)))
-        if opened.payload_type != PAYLOAD_TYPE:
-            raise ValueError("it is not a tree head")
-        for key in (owner, *witnesses):
-            opened.verify([key], 1)
-        head = TreeHead.model_validate_json(opened.payload)
-    except (VerificationError, ValidationError, KeyError, TypeError):
+        head = unseal(envelope, PAYLOAD_TYPE, TreeHead, owner)
+        for key in witnesses:
+            unseal(envelope, PAYLOAD_TYPE, TreeHead, key)
+    except (Unsigned, ValidationError):
         raise ValueError("it is not signed by whom it should be") from None
     if head.key != owner.keyid:
         raise ValueError("it speaks of another's log")
@@ -87,12 +79,6 @@ def countersign(envelope: dict[str, Any], signer: Signer) -> dict[str, Any]:
     opened.sign(signer)
     data: dict[str, Any] = opened.to_dict()
     return data
-
-
-def key_of(public: bytes) -> Key:
-    """An Ed25519 key from its 32 bytes, as invitations and memberships hold it."""
-    key: Key = SSlibKey.from_crypto(Ed25519PublicKey.from_public_bytes(public))
-    return key
 
 
 @dataclass(frozen=True)
@@ -296,7 +282,7 @@ def unreadable(path: Path, number: int) -> LedgerBroken:
 
 def unchecked(envelope: dict[str, Any]) -> TreeHead:
     """What a head says, without asking who signed it: for one from a file of this folder's own. Raises ValueError."""
-    return TreeHead.model_validate_json(Envelope.from_dict(json.loads(json.dumps(envelope))).payload)
+    return unseal(envelope, PAYLOAD_TYPE, TreeHead, None)
 
 
 def _lines(path: Path) -> Iterator[tuple[int, Any]]:

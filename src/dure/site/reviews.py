@@ -26,7 +26,7 @@ from dure.site.settings import OWN, Board, Site
 from dure.study.board import Decision, Verdict, read_decision
 from dure.study.method import Methods
 from dure.study.permit import Grant
-from dure.study.signed import Unsigned, public_key
+from dure.study.signed import Unsigned, key_of
 
 BOARDS: dict[Board, Words] = {
     "irb": Words("ethics board (IRB)", "기관생명윤리위원회(IRB)"),
@@ -98,7 +98,7 @@ def decide_shared(site: Site, envelope: Mapping[str, Any], methods: Methods) -> 
                 f"This hospital did not name the board '{said.name}'",
                 f"이 병원은 '{said.name}' 위원회를 지정하지 않았습니다",
             )
-        decision = read_decision(dict(envelope), public_key(site.file.board_keys[name]))
+        decision = read_decision(dict(envelope), key_of(bytes.fromhex(site.file.board_keys[name])))
     except (Unsigned, ValidationError):
         raise _refused("Its signature is not the board's", "위원회의 서명이 아닙니다") from None
     if site.hospital not in decision.hospitals:

@@ -34,12 +34,13 @@ from dure.federation.messages import Answer, Ask, error_data
 from dure.federation.secure_sum.exchange import Exchange, read_question
 from dure.guard import certificates
 from dure.guard.journal import Journal
-from dure.guard.tree_heads import TOPIC, Heads, key_of
+from dure.guard.tree_heads import TOPIC, Heads
 from dure.site import inbox, open_feasibility, reviews
 from dure.site.settings import Site
 from dure.site.worker import Worker, preload, prepare
 from dure.study.method import installed_methods
 from dure.study.packing import pack, unpack
+from dure.study.signed import key_of
 from dure.study.spec import Study
 
 VERSION = version("dure")

@@ -14,10 +14,9 @@ from dure.guard.audit import AuditLog
 from dure.guard.keys import create_signer, read_signer
 from dure.guard.log_check import Keys
 from dure.guard.rules import DEFAULT, Limits, tighten
-from dure.guard.tree_heads import key_of
 from dure.study.document import Strict, read_document
 from dure.study.permit import key_document
-from dure.study.signed import public_key
+from dure.study.signed import key_of
 
 
 class Resources(Strict):
@@ -79,7 +78,7 @@ class SiteFile(Strict):
         for name in set(self.boards.values()) - {OWN}:
             if name not in self.board_keys:
                 raise ValueError(f"the shared board '{name}' needs its key in `board_keys`")
-            public_key(self.board_keys[name])
+            key_of(bytes.fromhex(self.board_keys[name]))
         return self
 
 

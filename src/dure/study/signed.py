@@ -48,7 +48,7 @@ def unseal(envelope: dict[str, Any], kind: str, model: type[Signed], key: Key | 
     return model.model_validate_json(opened.payload)
 
 
-def public_key(hexadecimal: str) -> Key:
-    """The Ed25519 key of 64 hexadecimal digits; raises ValueError."""
-    key: Key = SSlibKey.from_crypto(Ed25519PublicKey.from_public_bytes(bytes.fromhex(hexadecimal)))
+def key_of(public: bytes) -> Key:
+    """An Ed25519 key from its 32 bytes, as invitations, memberships and settings hold it; raises ValueError."""
+    key: Key = SSlibKey.from_crypto(Ed25519PublicKey.from_public_bytes(public))
     return key
