@@ -99,6 +99,24 @@ def test_a_finished_study_does_not_run_again(stage: Any, tmp_path: Path) -> None
         run_study(alliance.store, alliance.study.hash, alliance.engine, stage.methods)
 
 
+def test_an_answer_that_comes_again_is_taken_once(stage: Any, submitted: Any) -> None:
+    """A hospital that was killed before it heard that its answer was taken sends it again, whatever has become of the
+    study since."""
+    names, store, hash_ = list(submitted.sites), submitted.store, submitted.study.hash
+    for name in names[:-1]:
+        answer(submitted, name, None)
+    envelope = signed(stage, submitted, names[-1])
+    answer(submitted, names[-1], envelope)
+    assert state(submitted) == "declined"
+    before = store.answers(hash_), store.permits(hash_), store.events(hash_), store.log.verify()
+    assert sum(event["event"] == "declined" for event in before[2]) == len(names) - 1
+    answer(submitted, names[0], None)
+    answer(submitted, names[-1], envelope)
+    assert (store.answers(hash_), store.permits(hash_), store.events(hash_), store.log.verify()) == before
+    with pytest.raises(LifecycleError):  # another answer is another matter
+        answer(submitted, names[0], signed(stage, submitted, names[0]))
+
+
 def test_a_hospital_that_is_no_member_cannot_permit(stage: Any, submitted: Any) -> None:
     with pytest.raises(UnknownHospital, match="Cleveland"):
         answer(submitted, "Clevland", signed(stage, submitted, "Cleveland"))

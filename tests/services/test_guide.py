@@ -314,7 +314,7 @@ def check_what_was_promised(told: Told) -> None:
     assert "certificate renewed" in renewed
     events = [json.loads(line)["event"] for line in (told.site() / "audit.jsonl").read_text("utf-8").splitlines()]
     assert [event for event in events if event != "left"] == [
-        *("enrolled", "received", "permitted", "paused", "resumed", "received", "declined"),
+        *("enrolled", "received", "packet read", "permitted", "paused", "resumed", "received", "declined"),
     ]
     assert {"key.pem", "tls.pem", "audit.jsonl", "rounds.db"} <= set(archived(told.yours))
 
