@@ -151,6 +151,7 @@ def write(fetched: dict[str, Any], folder: Path, formats: Collection[Format] = F
         _answered(study, fetched, name, fold) for name, step in fetched["steps"].items() for fold in step["folds"]
     ]
     more = {"study": fetched["study"], "title": study.title.model_dump(), "left": fetched["left"]}
+    more |= {"release": fetched["release"]} if "release" in fetched else {}
     labels = {name: variable.label.words() for name, variable in study.variables.items()}
     return export.write(answers, folder, formats, more, study.title.words(), labels)
 

@@ -23,6 +23,10 @@ ANSWERABLE = ("submitted", "in_review", "changes_asked", "permitted", "running",
 """States in which a hospital's answer counts; afterwards it would change what is shown."""
 
 
+KINDS = ("permitted", "changes_asked", "declined", "withdrawn")
+"""What a hospital can answer."""
+
+
 def submit(store: Store, study: Study, methods: Methods, submitter: str = "") -> str:
     """Take a study in; its hash. Every step is read and declared first, so that errors come before review.
 
@@ -85,6 +89,9 @@ def receive_answer(
     Raises UnknownStudy, UnknownHospital, LifecycleError once results are released, or PermitError where the signature,
     the study or the dates are not right.
     """
+    if kind not in KINDS or (kind == "permitted" and envelope is None):
+        problem = Words("Its answer is neither a permit nor one of the other answers", "허가도 다른 답도 아닙니다")
+        raise PermitError(hospital=hospital, problem=problem)
     state = read(store, hash_)[1]
     if store.answers(hash_).get(hospital, ())[:2] == (kind, said) and store.permits(hash_)[hospital] == envelope:
         settle(store, hash_)
