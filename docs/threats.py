@@ -23,8 +23,9 @@ NOT_PROTECTED: tuple[tuple[str, str], ...] = (
     ),
     (
         "Hospitals that join forces with the hub",
-        "With the hub and more than half of the hospitals of a sum together, the parts of the others can be computed "
-        "(the threshold of the shares). With all but one hospital, the last one's part is the total minus theirs.",
+        "A hub that keeps to the protocol learns no more with fewer hospitals than the threshold of shares, half of them "
+        "and one. A hub that sends whatever it likes is held only while no hospital helps it (one, in a sum of an even "
+        "number). All hospitals but one always know the last one's part: the total minus theirs.",
     ),
     (
         "The first sight of a key is trusted",
