@@ -23,8 +23,10 @@ NOT_PROTECTED: tuple[tuple[str, str], ...] = (
     ),
     (
         "Hospitals that join forces with the hub",
-        "A hub that keeps to the protocol learns no more with fewer hospitals than the threshold of shares, half of them "
-        "and one. A hub that sends whatever it likes is held only while no hospital helps it (one, in a sum of an even "
+        "A hub that keeps to the protocol learns no more with fewer hospitals than the threshold of shares "
+        "(half of them "
+        "and one). A hub that sends whatever it likes is held only while no hospital helps it (one, in a sum "
+        "of an even "
         "number). All hospitals but one always know the last one's part: the total minus theirs.",
     ),
     (
