@@ -27,7 +27,7 @@ PREDICTORS = "age + sex + group + pressure + marker"
 
 @dataclass(frozen=True)
 class Patients:
-    """One hospital's people: `numbers` and `values` (people, 3) are marks, and `text` stands in every text of theirs."""
+    """One hospital's people: `numbers` and `values` (people, 3) are marks, `text` is in all their texts."""
 
     hospital: str
     text: str
@@ -117,7 +117,10 @@ def _flag(concept: int) -> dict[str, Any]:
 VARIABLES: dict[str, Any] = {
     "age": {"age": True},
     "sex": {"sex": {"female": FEMALE, "male": MALE}},
-    "group": {"category": {"domain": "observation", "concepts": [GROUP]}, "levels": {k: [v] for k, v in LEVELS.items()}},
+    "group": {
+        "category": {"domain": "observation", "concepts": [GROUP]},
+        "levels": {k: [v] for k, v in LEVELS.items()},
+    },
     "disease": _flag(DISEASE),
     "treated": _flag(TREATED),
     "event": _flag(EVENT),
