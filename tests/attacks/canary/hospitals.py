@@ -27,7 +27,7 @@ PREDICTORS = "age + sex + group + pressure + marker"
 
 @dataclass(frozen=True)
 class Patients:
-    """One hospital's people: `numbers` and `values` (people, 3) are marks, and `text` stands in every text of theirs."""
+    """One hospital's people: `numbers` and `values` (people, 3) are marks, `text` is in all their texts."""
 
     hospital: str
     text: str

@@ -21,23 +21,30 @@ LEAST_BITS = 36
 """Significant bits from which on a float64 is searched for: fewer are met by chance, in sums of other things."""
 OVERLAP = 256
 """Bytes that two pieces of one place share, so that nothing is cut in two."""
-DECIMAL = re.compile(rb"\d{15,20}(?!\d)|\d+\.\d{6,}(?:[eE][-+]?\d{1,3})?")
+DECIMAL = re.compile(rb"\d{15,20}(?!\d)|\d{1,20}\.\d{6,}(?:[eE][-+]?\d{1,3})?")
+SHAPE = bytes(48 if 48 <= byte < 58 else byte if byte == 46 else 32 for byte in range(256))
+"""Every digit as 0 and everything else but the point as a space: what looks like a decimal is then found fast."""
 PACKED = re.compile(rb"\x78[\x01\x5e\x9c\xda]")
 BASE64 = re.compile(rb"[A-Za-z0-9+/_-]{24,}={0,2}")
 MOST_UNPACKED = 4 << 20
 
 
 def distinctive(values: np.ndarray) -> np.ndarray:
-    """Of finite float64 numbers, which have enough significant bits to be told from every other number."""
+    """Of float64 numbers, which can be told from every other number: finite, with enough significant bits, and not next
+    to a decimal of eight digits (2.5 less one bit of rounding lies in the memory of every process)."""
     mantissa = np.ascontiguousarray(values, dtype=np.float64).view(np.uint64) & np.uint64(2**52 - 1)
-    return np.isfinite(values) & (mantissa % np.uint64(2 ** (53 - LEAST_BITS)) != 0)
+    known = np.isfinite(values) & (values != 0)
+    size = np.abs(np.where(known, values, 1.0))
+    unit = 10.0 ** (np.floor(np.log10(size)) - 7)
+    far = np.abs(size - np.round(size / unit) * unit) > 1e-12 * size
+    return known & far & (mantissa % np.uint64(2 ** (53 - LEAST_BITS)) != 0)
 
 
 @dataclass(frozen=True)
 class Marks:
     """What nobody but its hospital may have. `whose` names each number for the report of a find.
 
-    `values` (n,) float64, `wholes` int64 of at least 15 digits, `pairs` (k, 2) numbers that lie side by side in a table,
+    `values` (n,) float64, `wholes` int64 of at least 15 digits, `pairs` (k, 2) numbers side by side in a table,
     `texts`, and `short`: numbers that are looked for in texts with six digits too.
     """
 
@@ -47,6 +54,17 @@ class Marks:
     pairs: np.ndarray = field(default_factory=lambda: np.zeros((0, 2)))
     texts: tuple[str, ...] = ()
     short: tuple[float, ...] = ()
+
+    def __add__(self, other: Marks) -> Marks:
+        """Both, for one search."""
+        return Marks(
+            np.concatenate([self.values, other.values]),
+            self.whose + other.whose,
+            np.concatenate([self.wholes, other.wholes]),
+            np.vstack([self.pairs, other.pairs]),
+            self.texts + other.texts,
+            self.short + other.short,
+        )
 
     @cached_property
     def words(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -95,7 +113,7 @@ Finds = dict[str, int]
 
 
 def search(pieces: Iterable[bytes], marks: Marks, unpack: bool = True, short: bool = True) -> Finds:
-    """Every mark in the pieces of one place. `unpack`: also inside zlib and base64; `short`: also decimals of six digits,
+    """Every mark in the pieces of one place. `unpack`: also inside zlib and base64; `short`: also six-digit decimals,
     which in the memory of a process are met by chance."""
     finds: Finds = {}
     for piece in pieces:
@@ -132,8 +150,7 @@ def _decimals(data: bytes, marks: Marks) -> Iterator[str]:
     """Decimals of twelve digits or more that a mark rounds to, and whole numbers."""
     sizes, order = marks.decimals
     wholes = set(marks.wholes.tolist())
-    for match in DECIMAL.finditer(data):
-        text = match.group().decode().lower()
+    for text in _numerals(data):
         if "." not in text:
             if int(text) in wholes:
                 yield "whole decimal"
@@ -147,6 +164,21 @@ def _decimals(data: bytes, marks: Marks) -> Iterator[str]:
         for place in {max(near - 1, 0), near}:
             if abs(sizes[place] - value) <= max(half, 2.0**-52 * value) < np.inf:
                 yield f"decimal: {marks.whose[order[place]]}"
+
+
+def _numerals(data: bytes) -> Iterator[str]:
+    """Everything that is written as a decimal of six digits behind the point or a whole number of fifteen."""
+    shape = data.translate(SHAPE)
+    for looks in (b".000000", b"0" * 15):
+        at = shape.find(looks)
+        while at >= 0:
+            start = at
+            while start > max(at - 20, 0) and shape[start - 1] == 48:
+                start -= 1
+            match = DECIMAL.match(data, start)
+            if match:
+                yield match.group().decode().lower()
+            at = shape.find(looks, max(match.end() if match else 0, at + len(looks)))
 
 
 def _unpacked(data: bytes) -> Iterator[bytes]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import os
 import re
 import shutil
@@ -33,6 +34,8 @@ from .searching import OVERLAP, Marks, distinctive
 HERE = Path(__file__).parent
 SEED = 20_261_127
 CHUNK = 64 << 20
+ALONE = ("table", "facts")
+"""Kinds of numbers in a result that one hospital released by itself."""
 PAGE = os.sysconf("SC_PAGE_SIZE")
 METADATA = "Metadata-Version: 2.1\nName: leaking\nVersion: 1\n"
 
@@ -205,13 +208,15 @@ def of_patients(made: Mapping[str, Patients]) -> Marks:
 
 @dataclass(frozen=True)
 class Parts:
-    """Hospitals' parts of sums. `marks`: those that are searched for. Left out, counted: `alone` (no other hospital has
-    people there, so that the total is the part), `plain` (too few significant bits), `shown` (may be seen by permit)."""
+    """Hospitals' parts of sums. `marks`: those that are searched for, by which nothing else can be meant.
+
+    Left out, and counted in `left_out`: parts that are `alone` (no other hospital has anything there, so that the
+    total is the part), `plain` (too few significant bits), equal to some `total`, or `shown` by the hospital's permit,
+    in that array or another.
+    """
 
     marks: Marks
-    alone: int
-    plain: int
-    shown: int
+    left_out: dict[str, int]
     ran: frozenset[str]
     """Methods of which every hospital sent something."""
 
@@ -219,29 +224,42 @@ class Parts:
 def of_parts(town: Town, study: Study) -> Parts:
     """Every number of every round that every hospital put into a sum, from the hospitals' own lists."""
     cells: dict[tuple[Any, ...], dict[str, np.ndarray]] = defaultdict(dict)
+    shown: dict[str, list[np.ndarray]] = defaultdict(list)
     sent: dict[str, set[str]] = defaultdict(set)
-    shown = 0
     for name, site in town.sites.items():
         egress = Egress(site.folder / FILE)
         for left in egress.read(study.hash):
             assert left.numbers is not None
             sent[study.step(left.step).method].add(name)
-            if "per_hospital_permit" in left.rules or left.array.endswith(".withheld") or left.kind == "table":
-                shown += left.count
+            numbers = np.ravel(left.numbers)
+            if "per_hospital_permit" in left.rules or left.array.endswith(".withheld") or left.kind in ALONE:
+                shown[name].append(numbers[numbers != 0])
             else:
-                cells[left.step, left.fold, left.round, left.array][name] = np.ravel(left.numbers)
+                cells[left.step, left.fold, left.round, left.array][name] = numbers
         egress.close()
-    values, whose, alone, plain = [], [], 0, 0
+    totals = np.unique(np.concatenate([np.asarray(_total(parts), np.float64) for parts in cells.values()]))
+    values, whose, left_out = [], [], {"shown": sum(len(part) for parts in shown.values() for part in parts)}
     for about, parts in cells.items():
         there = sum((part != 0).astype(int) for part in parts.values())
         for name, part in parts.items():
-            single = (part != 0) & (there == 1)
-            known = distinctive(part) if part.dtype.kind == "f" else np.abs(part) > 2**48
-            wanted = part[known & ~single].astype(np.float64)
-            alone += int(single.sum())
-            plain += int((~known & ~single).sum())
-            values.append(wanted)
-            whose += [f"part of {name} in {about}"] * len(wanted)
-    found = np.concatenate(values) if values else np.zeros(0)
+            why = {
+                "alone": there == 1,
+                "plain": ~distinctive(part) if part.dtype.kind == "f" else np.abs(part) < 2**48,
+                "shown": np.isin(part, np.concatenate([*shown[name], np.zeros(0)])),
+                "total": np.isin(np.abs(part), np.abs(totals)),
+            }
+            rest = part != 0
+            for reason, out in why.items():
+                left_out[reason] = left_out.get(reason, 0) + int((rest & out).sum())
+                rest &= ~out
+            values.append(part[rest].astype(np.float64))
+            whose += [f"part of {name} in {about}"] * int(rest.sum())
     ran = frozenset(method for method, names in sent.items() if len(names) == len(HOSPITALS))
-    return Parts(Marks(found, tuple(whose)), alone, plain, shown, ran)
+    return Parts(Marks(np.concatenate(values), tuple(whose)), left_out, ran)
+
+
+def _total(parts: Mapping[str, np.ndarray]) -> np.ndarray:
+    """The float64 nearest to each exact sum, as masked sums open it."""
+    if any(part.dtype.kind != "f" for part in parts.values()):
+        return np.asarray(sum(parts.values()))
+    return np.array([math.fsum(cell) for cell in zip(*parts.values())])
