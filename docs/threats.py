@@ -60,13 +60,16 @@ NOT_PROTECTED: tuple[tuple[str, str], ...] = (
     ),
     (
         "Narrow cells in working totals",
-        "Searches for edges and quantiles (`trees`, `quantiles`) halve cells of numbers until they are narrow. The hub's "
-        "process and ledger then hold exact counts, of one person too, in cells that tell a value to many digits, though "
+        "Searches for edges and quantiles (`trees`, `quantiles`) halve cells of numbers until they are "
+        "narrow. The hub's "
+        "process and ledger then hold exact counts, of one person too, in cells that tell a value to many "
+        "digits, though "
         "not whose it is. None of them is released.",
     ),
     (
         "A row declared as a sum",
-        "The gate cannot tell a patient's row from a sum of the same shape. What stands against it is the permit, which "
+        "The gate cannot tell a patient's row from a sum of the same shape. What stands against it is the "
+        "permit, which "
         "binds a method's source, and the masks.",
     ),
     (

@@ -77,12 +77,6 @@ def play(folder: Path, open_: bool, *steps: str) -> Played:
             sizes[place] = counted.bytes
         with town.researcher() as alliance:
             told = alliance.status(study.hash)["steps"]
-<<<<<<< HEAD
-    played = Played(*finds, parts, sizes, told, memory)
-    print(
-        f"searched {sizes}; {len(patients.values)} numbers of patients, {len(parts.marks.values)} of parts; not "
-        f"searched for: {parts.alone} alone in their cell, {parts.plain} plain, {parts.shown} shown; {memory}"
-=======
     of_part = {place: {what: n for what, n in found.items() if "part of " in what} for place, found in finds.items()}
     of_patient = {
         place: {what: n for what, n in found.items() if "part of " not in what} for place, found in finds.items()
@@ -91,7 +85,6 @@ def play(folder: Path, open_: bool, *steps: str) -> Played:
     print(
         f"searched {sizes} for {len(patients.values)} numbers of patients and {len(parts.marks.values)} of parts; "
         f"parts not searched for: {parts.left_out}. {memory}"
->>>>>>> canary
     )
     return played
 
