@@ -395,6 +395,21 @@ def test_every_check_of_a_hospital_has_an_attack() -> None:
     assert {rule for rule, _ in ATTACKS} | {"unmasked", "form"} == set(RULES)
 
 
+def test_invented_hospitals_open_one_hospitals_numbers_until_its_list_is_closed() -> None:
+    """What trust on first use costs, and what ends it: the hub names two new hospitals that are itself."""
+    for closed in (False, True):
+        town = sums.town(4)
+        assert Hub(town).keys()  # an honest session: the victim knows the real ones, compares, and closes its list
+        town.hospitals[VICTIM].pins.closed = closed
+        ghosts = puppets(town)
+        for name in ("h1", "h2", "h3"):
+            ghost = ghosts.hospitals.pop(name)
+            ghost.name = f"ghost {name}"
+            ghosts.hospitals[ghost.name] = ghost
+        hub = Hub(ghosts, session=bytes(32))
+        assert (hub.to_vectors() and hub.read_victim()) is not closed
+
+
 def test_with_the_permit_it_needs_the_difference_may_be_opened() -> None:
     town = sums.town(4)
     summing = town.summing(permits={VICTIM: town.hospitals[VICTIM].permit(difference=True)})
@@ -414,7 +429,12 @@ def test_what_is_no_message_of_the_protocol_is_refused_in_every_stage() -> None:
     town = sums.town(3)
     hub = Hub(town)
     assert hub.to_sets()
-    bodies: list[dict[str, Any]] = [{}, {"roster": 1, "keys": 2, "alive": 3, "ask": b"", "signatures": 4}]
+    bodies: list[dict[str, Any]] = [
+        {},
+        {"roster": {**town.roster, "h9": 10**12}},
+        {"roster": {**town.roster, "h9": b""}},
+    ]
+    bodies += [{"roster": 1, "keys": 2, "alive": 3, "ask": b"", "signatures": 4}]
     for stage in ("keys", "shares", "vector", "set", "reveal"):
         for body in bodies:
             hub.session = SESSION
