@@ -74,6 +74,13 @@ def study(
     return Study.model_validate(json.loads(json.dumps({**document, **more})))
 
 
+class Bare(Runner):
+    """A hospital's runner whose answers can be read before they are masked; every rule is on."""
+
+    def _check_masks(self, ask: Any, permit: Any) -> None:
+        return
+
+
 class Hospital:
     """One hospital of `people` with a fair secret each; person ids count from `first`."""
 
@@ -85,7 +92,7 @@ class Hospital:
         self.sex = random.random(people) < 0.5
         self.tags = random.random((people, tags)) < 0.5
         self.pressure = random.normal(130, 15, people).round()
-        self.runner = Runner(self.site, installed_methods())
+        self.runner = Bare(self.site, installed_methods())
         self.write(np.ones(people, dtype=bool))
 
     def write(self, there: np.ndarray) -> None:
@@ -142,7 +149,7 @@ class Hospital:
     def restart(self) -> None:
         """As a new process: settings and data are read again, what was written stays."""
         self.site = Site(self.site.folder)
-        self.runner = Runner(self.site, installed_methods())
+        self.runner = Bare(self.site, installed_methods())
 
     def arrive(self, asked: Study, proposer: str = "somebody") -> None:
         """The study is in the inbox, with the name of who proposed it."""
@@ -156,10 +163,10 @@ class Hospital:
         inbox.permit(self.site, asked.hash, installed_methods(), grants)
 
     def answer(self, asked: Study, proposer: str = "somebody", run: str = "", **changes: Any) -> Answer:
-        """This hospital's reply to the first round of the study's first step, asked with two others; in the clear, as
-        if no masks protected it besides the rules."""
+        """This hospital's reply to the first round of the study's first step, asked with two others, before any
+        mask: what the rules alone let out."""
         if inbox.own_permit(self.site, asked.hash) is None or proposer != inbox.proposer(self.site, asked.hash):
-            self.receive(asked, proposer, ("visible_updates",))
+            self.receive(asked, proposer)
         step, plan = asked.steps[0], plan_of(asked, installed_methods())
         hospitals = tuple(sorted({self.site.hospital, "x", "y"}))
         state = plan.method(step).start(plan.question(step, hospitals))

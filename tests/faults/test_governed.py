@@ -500,7 +500,7 @@ def room(furnished: tuple[Path, dict[str, str]], tmp_path: Path, deciding: Decid
     return Room(Site(tmp_path / "site"), sessions, deciding)
 
 
-WRITES = [(number, when) for number in range(1, 7) for when in ("before", "after")]
+WRITES = [(number, when) for number in range(1, 8) for when in ("before", "after")]
 
 
 @pytest.mark.parametrize("dies", WRITES, ids=lambda dies: f"{dies[1]}-write-{dies[0]}")
@@ -525,15 +525,15 @@ def test_a_board_killed_at_a_write_has_decided_or_has_not(room: Room, dies: tupl
 
 
 def test_the_writes_of_a_decision_are_all_in_the_test_before(room: Room) -> None:
-    """Two lines, two files, and the earlier answer that is taken away; the sixth write is of no decision."""
+    """Three lines, two files, and the earlier answer that is taken away; the seventh write is of no decision."""
     study = version(1, "Study")
     inbox.receive(room.site, study)
     assert room.review("Ethicist", "approve", study) == 0
-    assert room.review("Reviewer", "approve", study, dies=(5, "before")) == -9
-    assert room.review("Reviewer", "approve", study, dies=(6, "before")) == 0
+    assert room.review("Reviewer", "approve", study, dies=(6, "before")) == -9
+    assert room.review("Reviewer", "approve", study, dies=(7, "before")) == 0
 
 
-@pytest.mark.parametrize("dies", WRITES[:8], ids=lambda dies: f"{dies[1]}-write-{dies[0]}")
+@pytest.mark.parametrize("dies", WRITES[:10], ids=lambda dies: f"{dies[1]}-write-{dies[0]}")
 def test_leaving_that_is_killed_at_a_write_is_never_undone(room: Room, dies: tuple[int, str]) -> None:
     """Once the answer is on disk nothing is answered, and earlier approvals of boards do not bring the permit back."""
     study = version(1, "Study")

@@ -119,10 +119,10 @@ def test_a_hospital_says_no_and_the_quorum_decides(four: Callable[..., Any], ser
         assert {event["hospitals"] for event in town.events(enough, "round")} == {3}
 
 
-def test_a_hospital_withdraws_in_the_middle_and_the_run_waits_for_it_by_name(
+def test_a_hospital_withdraws_in_the_middle_and_no_sum_without_it_is_opened(
     four: Callable[..., Any], services: Any
 ) -> None:
-    """Sums with it were opened, and its permit is gone: going on would show its part."""
+    """Sums with it were opened: one without it would show its part, and it has not allowed that."""
     steps = ("model", "model_cholesterol", "model_without")
     town, study = four(), services.small_study(steps)
     leaving = town.sites["Hungary"]
@@ -130,14 +130,14 @@ def test_a_hospital_withdraws_in_the_middle_and_the_run_waits_for_it_by_name(
         alliance.submit(study)
         town.permit(study)
         services.until(lambda: len(town.events(study, "round")) > 3, what="the fourth round")
-        inbox.decline(leaving, study.hash)
-        services.until(lambda: alliance.status(study.hash)["state"] in ("waiting", "release_review"))
-        if alliance.status(study.hash)["state"] == "release_review":
-            pytest.skip("the run was over before the hospital could withdraw")
-        services.until(lambda: "Hungary" in json.dumps(alliance.status(study.hash)["waits"]), what="being named")
-        assert alliance.status(study.hash)["hospitals"]["Hungary"]["answer"] == "declined"
-        inbox.permit(leaving, study.hash, _methods(), ("per_hospital", "difference"))
+        inbox.withdraw(leaving, study.hash, "A patient group objected.")
         town.finished(study)
+        services.until(lambda: alliance.status(study.hash)["hospitals"]["Hungary"]["answer"] == "withdrawn")
+        told = alliance.status(study.hash)
+        if set(told["steps"].values()) == {"finished"}:
+            pytest.skip("the run was over before the hospital could withdraw")
+        assert told["hospitals"]["Hungary"]["said"] == "A patient group objected."
+        assert told["waits"] == []
 
 
 def test_the_services_logs_are_lines_of_names_and_sizes(four: Callable[..., Any], services: Any) -> None:

@@ -134,7 +134,7 @@ def test_a_declined_study_is_not_answered_any_more(stage: Any, site: Site) -> No
     assert inbox.waiting(site) == []
     inbox.decline(site, study.hash)
     assert reply(site, stage, ask(study)).error["code"] == "permit-error"
-    assert [entry["event"] for entry in site.audit.entries()][-3:] == ["permitted", "declined", "failed"]
+    assert [entry["event"] for entry in site.audit.entries()][-3:] == ["permitted", "withdrawn", "failed"]
 
 
 @pytest.mark.parametrize("message", [b"", b"\x00", b"rubbish", b"\x81\xa1a\x01"], ids=["empty", "zero", "text", "map"])

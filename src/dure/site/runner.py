@@ -81,8 +81,7 @@ class Runner:
             permit = self._permit(ask, study)
             limits = self.site.limits
             plan = plan_of(study, self.methods, limits.minimum_people)
-            if isinstance(ask, Ask) and not ask.alone and len(ask.hospitals) > 1 and not permit.visible_updates:
-                raise refusal(self.site.hospital, "unmasked")
+            self._check_masks(ask, permit)
         except DureError as error:
             self._log_failure(ask, error.code())
             return self._no(error)
@@ -102,6 +101,11 @@ class Runner:
         if isinstance(ask, Exchange):
             return self._member(desk).answer(ask, lambda asked: (answer(asked, desk), declared(asked, desk)))
         return answer(ask, desk)
+
+    def _check_masks(self, ask: Ask | Exchange, permit: Permit) -> None:
+        """A part of a sum leaves in the clear only where this hospital's permit says so; raises SumRefused."""
+        if isinstance(ask, Ask) and not ask.alone and len(ask.hospitals) > 1 and not permit.visible_updates:
+            raise refusal(self.site.hospital, "unmasked")
 
     def _beside(
         self, study: Study, plan: Plan, permit: Permit, limits: Limits

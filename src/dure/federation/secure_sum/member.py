@@ -156,7 +156,7 @@ class Member:
             now = self._known(asked.session)
             self.must("order", "over" not in now)
             for name in ("received", "vector"):
-                self.must("replay", now.setdefault(name, facts[name]) == facts[name])
+                self.must("replay", now.setdefault(name, facts.get(name)) == facts.get(name))
             self.record.write(asked.session, asked.run, now)
             following = keys.next_session(asked.session)
             after = self.record.read(following) or self._begin(asked, following, facts["roster"])
