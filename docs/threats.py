@@ -42,6 +42,11 @@ NOT_PROTECTED: tuple[tuple[str, str], ...] = (
         "the permissions table. The audit log's countersigned heads show afterwards that something was rewritten.",
     ),
     (
+        "Whoever keeps the accounts",
+        "An office that keeps the hub's accounts can open a second account and approve twice. The log names every "
+        "account and every approval; approvals given before an account was closed count.",
+    ),
+    (
         "A folder without accounts",
         "Until its first account, whoever holds the folder of a hub or a hospital decides alone, a release too.",
     ),
@@ -132,9 +137,8 @@ THREATS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ),
     (
         "S(all) − S(all but one): a hospital's part from two totals",
-        "`difference` in the permit of each hospital concerned, checked at the hub and by every hospital "
-        "itself, across "
-        "steps, runs and studies of the same people",
+        "`difference` in the permit of each hospital concerned: checked by every hospital within a study (steps, "
+        "runs, rounds), and by the hub across studies of the same cohort as they are worded",
         (
             "attacks/test_differences_between_hospitals.py::"
             "test_leaving_each_hospital_out_opens_their_sums_and_needs_their_permission",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -142,3 +143,47 @@ def test_what_is_fetched_is_what_was_approved(ran: Any) -> None:
     ran.store._database.write("UPDATE released SET digest = ?", ("sha256:" + "0" * 64,))
     with pytest.raises(LedgerBroken):
         desk.released(ran.store, ran.study.hash, ran.methods)
+
+
+def test_what_was_released_stays_readable_whoever_leaves_afterwards(stage: Any, tmp_path: Path) -> None:
+    """Also steps that ran inside each hospital, and those without each hospital in turn."""
+    sites = stage.sites(tmp_path)
+    study = stage.study("attrition")
+    each = study.steps[0].model_copy(update={"name": "own", "scope": "each", "parameters": {}})
+    turn = study.steps[0].model_copy(update={"name": "turn", "scope": "all_but_one", "parameters": {}})
+    alliance = stage.join(tmp_path, sites, study.model_copy(update={"steps": (*study.steps, each, turn)}))
+    run_study(alliance.store, alliance.study.hash, alliance.engine, stage.methods)
+    decide(alliance, owner("hub"))
+    before = desk.released(alliance.store, alliance.study.hash, alliance.methods)
+    assert {fold["fold"] for fold in before["steps"]["own"]["folds"]} == set(sites)
+    site = sites["Cleveland"]
+    inbox.withdraw(site, alliance.study.hash)
+    given = inbox.answer_of(site, alliance.study.hash)
+    assert given is not None
+    studies.receive_answer(alliance.store, alliance.study.hash, "Cleveland", given.kind, given.envelope, given.said)
+    alliance.store.revoke("Hungary")
+    after = desk.released(alliance.store, alliance.study.hash, alliance.methods)
+    assert after["steps"] == before["steps"]
+
+
+def test_a_revoked_hospitals_people_are_in_no_later_release(ran: Any) -> None:
+    releases.ask(ran.store, ran.study.hash, ASKER, CONTEXT)
+    assert waits(ran).left_out == {}
+    ran.store.revoke("Hungary")
+    assert set(waits(ran).left_out) == {"attrition", "table_one"}
+
+
+def test_a_hospital_whose_clock_is_ahead_is_heard_all_the_same(ran: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    site = ran.sites["Hungary"]
+    inbox.withdraw(site, ran.study.hash)
+    given = inbox.answer_of(site, ran.study.hash)
+    assert given is not None
+
+    class Behind(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> Any:
+            return datetime.now(tz) - timedelta(hours=2)
+
+    monkeypatch.setattr(studies, "datetime", Behind)
+    studies.receive_answer(ran.store, ran.study.hash, "Hungary", given.kind, given.envelope, given.said)
+    assert set(waits(ran).left_out) == {"attrition", "table_one"}

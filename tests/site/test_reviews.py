@@ -11,7 +11,7 @@ import pytest
 import yaml
 from securesystemslib.signer import CryptoSigner
 
-from dure.errors import DecisionRefused, LifecycleError, NotPermitted, PermitError
+from dure.errors import BoardsDecide, DecisionRefused, LifecycleError, NotPermitted, PermitError
 from dure.federation.messages import Answer, Ask
 from dure.guard.permissions import Actor, owner
 from dure.site import inbox, reviews
@@ -115,6 +115,52 @@ def test_a_new_version_voids_every_approval_and_says_what_changed(stage: Any, si
         inbox.permit(site, hash_, stage.methods)
     assert {study.hash: kind for study, kind, _ in inbox.decisions(site)} == {hash_: "replaced", new.hash: "waiting"}
     assert reviews.open_gates(site, new.hash) == ["irb", "drb"]
+
+
+def test_after_a_withdrawal_both_boards_decide_anew(stage: Any, site: Site, hash_: str) -> None:
+    for actor, board in ((IRB, "irb"), (DRB, "drb")):
+        reviews.decide(site, hash_, actor, board, "approve", stage.methods)  # type: ignore[arg-type]
+    reviews.withdraw(site, hash_, STEWARD, "A patient group objected.")
+    assert reviews.unsettled(site) == []
+    answer = reviews.decide(site, hash_, IRB, "irb", "approve", stage.methods)
+    assert answer is not None
+    assert answer.kind == "withdrawn"
+    assert inbox.own_permit(site, hash_) is None
+    answer = reviews.decide(site, hash_, DRB, "drb", "approve", stage.methods)
+    assert answer is not None
+    assert answer.kind == "permitted"
+
+
+def test_a_clock_that_was_set_back_brings_no_permit_back(stage: Any, site: Site, hash_: str) -> None:
+    for actor, board in ((IRB, "irb"), (DRB, "drb")):
+        reviews.decide(site, hash_, actor, board, "approve", stage.methods)  # type: ignore[arg-type]
+    path = site.folder / "inbox" / hash_.removeprefix("sha256:") / "review.json"
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    stored[reviews.TAKEN] = (datetime.now(UTC) + timedelta(hours=1)).isoformat()  # the clock was fast then
+    path.write_text(json.dumps(stored), encoding="utf-8")
+    reviews.withdraw(site, hash_, STEWARD)
+    assert reviews.unsettled(site) == []
+    reviews.settle(site, hash_, stage.methods)
+    assert inbox.own_permit(site, hash_) is None
+
+
+def test_a_board_that_asks_for_changes_after_the_permit_takes_the_hospital_out(
+    stage: Any, site: Site, hash_: str
+) -> None:
+    for actor, board in ((IRB, "irb"), (DRB, "drb")):
+        reviews.decide(site, hash_, actor, board, "approve", stage.methods)  # type: ignore[arg-type]
+    answer = reviews.decide(site, hash_, IRB, "irb", "ask", stage.methods, said="Something new came up.")
+    assert answer is not None
+    assert (answer.kind, answer.said) == ("withdrawn", "Something new came up.")
+
+
+def test_a_steward_says_no_alone_only_where_there_are_no_boards(stage: Any, site: Site, hash_: str) -> None:
+    with pytest.raises(BoardsDecide):
+        reviews.decline(site, hash_, STEWARD)
+    reviews.decline(site, hash_, owner("Cleveland"))
+    answer = inbox.answer_of(site, hash_)
+    assert answer is not None
+    assert answer.kind == "declined"
 
 
 # ── a board that several hospitals share ──

@@ -154,6 +154,7 @@ def serve_hub(
     help=say("The board releases a finished study's results.", "심의위원회가 끝난 연구의 결과를 공개합니다.")
 )
 def release(folder: HubFolder, study: StudyName) -> None:
+    from dure.errors import DecisionRefused
     from dure.guard.acting import may
     from dure.hub import desk, releases
     from dure.hub.authority import read_hub
@@ -164,6 +165,12 @@ def release(folder: HubFolder, study: StudyName) -> None:
     try:
         hash_, methods = desk.find(store, study), installed_methods()
         waits = releases.waiting(store, hash_, methods)
+        if actor.role != "owner":
+            problem = Words(
+                "People approve a digest that they have read (dure release show, dure release approve)",
+                "사람은 읽은 내용의 해시를 승인합니다(dure release show, dure release approve)",
+            )
+            raise DecisionRefused(problem=problem)
         releases.decide(store, hash_, actor, waits.digest, True, methods)
     finally:
         store.close()

@@ -173,9 +173,9 @@ def approve(
             ),
         ),
     ] = False,
-    days: Annotated[int, typer.Option(min=1, help=say("days until the permit ends", "허가 기간(일)"))] = 365,
+    days: Annotated[int, typer.Option(min=1, max=3650, help=say("days until the permit ends", "허가 기간(일)"))] = 365,
     releases: Annotated[
-        int, typer.Option(min=0, help=say("how often results may be released", "결과 공개 허용 횟수"))
+        int, typer.Option(min=0, max=1000, help=say("how often results may be released", "결과 공개 허용 횟수"))
     ] = 1,
     note: Why = "",
     hospital: Hospitals = None,

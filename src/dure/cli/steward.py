@@ -175,13 +175,12 @@ def permit(
 @site_app.command(help=say("Say no to a study, or withdraw from it.", "연구를 거절하거나 참여를 철회합니다."))
 def decline(folder: SiteFolder, study: StudyName) -> None:
     from dure.guard.acting import may
-    from dure.site import inbox
+    from dure.site import inbox, reviews
     from dure.site.settings import Site
 
-    site = Site(folder)
-    may(folder, "withdraw")
+    actor, site = may(folder, "withdraw"), Site(folder)
     hash_ = inbox.find(site, study)
-    inbox.decline(site, hash_)
+    reviews.decline(site, hash_, actor)
     console.print(Text(say(f"Declined: {hash_[:19]}", f"거절했습니다: {hash_[:19]}"), style="bold"))
 
 

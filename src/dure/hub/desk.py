@@ -14,9 +14,8 @@ from dure.hub import releases, studies
 from dure.hub.store import Store
 from dure.language import Words
 from dure.study import lifecycle
-from dure.study.method import Methods, calculating, source_hash
+from dure.study.method import Methods
 from dure.study.packing import unpack
-from dure.study.result import pack_result
 from dure.study.spec import Study, canonical_json
 
 
@@ -123,41 +122,22 @@ def released(store: Store, hash_: str, methods: Methods) -> dict[str, Any]:
     record = store.released(hash_)
     if state not in ("released", "archived") or record is None:
         raise LifecycleError(action="fetch", state=state, role="researcher", open=_open_to(state))
-    outcomes = releases.outcomes(store, hash_, methods)[0]
-    if releases.content_digest(releases.shown_results(outcomes)) != record[0]:
+    kept = unpack(record.content)
+    if releases.digest_of(kept) != record.digest:
         problem = Words("What it holds is not what was approved", "들어 있는 내용이 승인된 내용과 다릅니다")
         raise LedgerBroken(path=store.path.name, problem=problem)
-    study = studies.read(store, hash_)[0]
-    approved = [one for one in store.release_decisions(hash_) if one["approves"] and one["digest"] == record[0]]
-    withdrawn = {name: when for name, (kind, _, when) in store.answers(hash_).items() if kind == "withdrawn"}
+    approved = [one for one in store.release_decisions(hash_) if one["approves"] and one["digest"] == record.digest]
     return {
         "study": hash_,
-        "document": canonical_json(study),
-        "versions": calculating(),
+        "document": canonical_json(studies.read(store, hash_)[0]),
+        **kept,
         "release": {
-            "digest": record[0],
-            "released": record[2],
+            "digest": record.digest,
+            "released": record.when,
             "context": (store.release_request(hash_) or {}).get("context", {}),
             "approved_by": [{name: one[name] for name in ("name", "organisation", "role")} for one in approved],
-            "withdrawn": withdrawn,
+            "withdrawn": {name: when for name, (kind, _, when) in store.answers(hash_).items() if kind == "withdrawn"},
         },
-        "steps": {
-            name: _told(outcome) | {"source": source_hash(methods[study.step(name).method])}
-            for name, outcome in outcomes.items()
-        },
-        "left": [
-            {
-                "hospital": item.hospital,
-                "step": item.step,
-                "round": item.round,
-                "array": item.array,
-                "shape": list(item.shape),
-                "bytes": item.bytes,
-                "rules": list(item.rules),
-            }
-            for outcome in outcomes.values()
-            for item in outcome.left
-        ],
     }
 
 
@@ -177,23 +157,6 @@ def not_a_member(identity: str) -> DureError:
     return NotAMember(
         name=identity, problem=Words("It was revoked, or never joined", "취소되었거나 가입한 적이 없습니다")
     )
-
-
-def _told(outcome: Outcome) -> dict[str, Any]:
-    return {
-        "status": outcome.status,
-        "hospitals": list(outcome.hospitals),
-        "folds": [
-            {
-                "fold": fold or "",
-                "status": found.status,
-                "rounds": found.rounds,
-                "result": pack_result(found.released) if found.released else None,
-                "error": {"en": found.error.text("en"), "ko": found.error.text("ko")} if found.error else None,
-            }
-            for fold, found in outcome.folds.items()
-        ],
-    }
 
 
 def _open_to(state: str) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from dure.errors import DecisionRefused, LifecycleError
+from dure.errors import DecisionRefused, DureError, LifecycleError
 from dure.federation.ledger import Fold, Outcome
 from dure.guard import permissions
 from dure.guard.permissions import Actor
@@ -19,7 +19,8 @@ from dure.hub.runs import results
 from dure.hub.store import Store
 from dure.language import Words
 from dure.study import lifecycle
-from dure.study.method import Methods
+from dure.study.method import Methods, calculating, source_hash
+from dure.study.packing import pack
 from dure.study.result import Result, pack_result
 
 APPROVALS = 2
@@ -29,6 +30,8 @@ CONTEXT: dict[str, Words] = {
     "use": Words("what the results are for and who will read them", "결과의 용도와 읽을 사람"),
 }
 """What has to be said with a request; a third of refused requests elsewhere lacked context."""
+SHORT = 8
+"""Digits of a digest that name a content, at least."""
 SHORTEST = 20
 """Characters that each part of the context has at least."""
 
@@ -69,11 +72,9 @@ def outcomes(store: Store, hash_: str, methods: Methods) -> tuple[Mapping[str, O
     its part in the results. What was released stays as it was then."""
     found, study, released = results(store, hash_, methods), studies.read(store, hash_)[0], store.released(hash_)
     kept = {name for name, rest in studies.withdrawals(store, hash_).items() if rest.releases}
-    gone = {
-        name
-        for name, (kind, _, when) in store.answers(hash_).items()
-        if kind in ("withdrawn", "declined") and name not in kept and (released is None or when < released[2])
-    }
+    left = {name: when for name, (kind, _, when) in store.answers(hash_).items() if kind != "permitted"}
+    left |= {member.name: member.revoked for member in store.members() if member.revoked}
+    gone = {name for name, when in left.items() if name not in kept and (released is None or when < released.when)}
     shown: dict[str, Outcome] = {}
     left_out: dict[str, Words] = {}
     for name, outcome in found.items():
@@ -122,9 +123,12 @@ def shown_results(found: Mapping[str, Outcome]) -> dict[tuple[str, str], Result]
 
 def content_digest(shown: Mapping[tuple[str, str], Result]) -> str:
     """`sha256:` over every shown Result, in order of step and fold."""
+    return _digest({place: pack_result(result) for place, result in shown.items()})
+
+
+def _digest(shown: Mapping[tuple[str, str], bytes]) -> str:
     digest = hashlib.sha256()
-    for (step, fold), result in sorted(shown.items()):
-        data = pack_result(result)
+    for (step, fold), data in sorted(shown.items()):
         digest.update(f"{step}\0{fold}\0{len(data)}\0".encode() + data)
     return "sha256:" + digest.hexdigest()
 
@@ -132,7 +136,14 @@ def content_digest(shown: Mapping[tuple[str, str], Result]) -> str:
 def queue(store: Store, methods: Methods, actor: Actor) -> list[Waiting]:
     """Everything that waits for release. Raises NotPermitted."""
     permissions.check(actor, "see_release")
-    return [waiting(store, hash_, methods) for hash_, _, state in store.studies() if state == "release_review"]
+    found = []
+    for hash_, _, state in store.studies():
+        if state == "release_review":
+            try:
+                found.append(waiting(store, hash_, methods))
+            except DureError:  # one that cannot be read does not hide the others; `show` says what is wrong with it
+                continue
+    return found
 
 
 def ask(store: Store, hash_: str, actor: Actor, context: Mapping[str, str]) -> None:
@@ -165,39 +176,96 @@ def decide(
     Two people approve; one refusal sends the study back to its proposer. Whoever holds a hub without accounts decides
     alone, and the record says so. Raises NotPermitted, LifecycleError, DecisionRefused.
     """
-    proposer = store.submission(hash_)[1]
-    permissions.check(actor, "decide_release", proposer)
-    item = waiting(store, hash_, methods)
-    alone = actor.role == "owner"
-    if not digest or not item.digest.removeprefix("sha256:").startswith(digest.removeprefix("sha256:")):
-        raise _refused("What waits is not what was decided on", "기다리는 내용이 결정한 내용과 다릅니다")
-    if len(digest.removeprefix("sha256:")) < 8:
-        raise _refused("The digest is too short to name the content", "내용을 가리키기에 해시가 너무 짧습니다")
-    if not alone and proposer in (actor.organisation, actor.name):
-        raise _refused("Nobody decides on a study of their own", "자기 연구를 스스로 결정할 수 없습니다")
-    if not alone and item.request is None:
-        raise _refused("The proposer has not asked for release yet", "제안자가 아직 공개를 요청하지 않았습니다")
-    if not approves and not said.strip():
-        raise _refused("It gives no reason", "이유가 없습니다")
-    most = min((permit.releases for permit in studies.permits(store, hash_, over=True).values()), default=0)
-    before = store.released(hash_)
-    if approves and (before[1] if before else 0) >= most:
-        raise _refused(
-            "The hospitals' permits allow no further release", "병원들의 허가서가 더 이상의 공개를 허락하지 않습니다"
-        )
-    with store.transaction():
+    permissions.check(actor, "decide_release", store.submission(hash_)[1])
+    with store.transaction():  # what is decided on cannot change in between
+        item = waiting(store, hash_, methods)
+        _check_decision(store, item, actor, digest, approves, said)
         store.put_release_decision(hash_, item.digest, actor.name, actor.organisation, actor.role, approves, said)
         store.put_event(hash_, "release approved" if approves else "release refused", {"by": actor.name})
         decided = [one for one in store.release_decisions(hash_) if one["digest"] == item.digest]
         action: lifecycle.Action = "refuse_release"
         if approves:
-            if not alone and sum(bool(one["approves"]) for one in decided) < APPROVALS:
+            if actor.role != "owner" and sum(bool(one["approves"]) for one in decided) < APPROVALS:
                 return "release_review"
             action = "release"
-            store.put_released(hash_, item.digest)
+            store.put_released(hash_, item.digest, pack(content(store, hash_, methods)))
         state = studies.advance(store, hash_, action, "board")
         store.put_event(hash_, "released" if action == "release" else "declined", {"digest": item.digest})
     return state
+
+
+def _check_decision(store: Store, item: Waiting, actor: Actor, digest: str, approves: bool, said: str) -> None:
+    """Raise DecisionRefused where the decision cannot be taken."""
+    named, alone = digest.removeprefix("sha256:"), actor.role == "owner"
+    if not named or not item.digest.removeprefix("sha256:").startswith(named):
+        raise _refused("What waits is not what was decided on", "기다리는 내용이 결정한 내용과 다릅니다")
+    if len(named) < SHORT:
+        raise _refused("The digest is too short to name the content", "내용을 가리키기에 해시가 너무 짧습니다")
+    if not alone and item.proposer in (actor.organisation, actor.name):
+        raise _refused("Nobody decides on a study of their own", "자기 연구를 스스로 결정할 수 없습니다")
+    if not alone and item.request is None:
+        raise _refused("The proposer has not asked for release yet", "제안자가 아직 공개를 요청하지 않았습니다")
+    if not approves and not said.strip():
+        raise _refused("It gives no reason", "이유가 없습니다")
+    most = min((permit.releases for permit in studies.permits(store, item.study, over=True).values()), default=0)
+    before = store.released(item.study)
+    if approves and (before.times if before else 0) >= most:
+        raise _refused(
+            "The hospitals' permits allow no further release", "병원들의 허가서가 더 이상의 공개를 허락하지 않습니다"
+        )
+
+
+def content(store: Store, hash_: str, methods: Methods) -> dict[str, Any]:
+    """What is kept at release and given to whoever fetches: it does not change with what happens afterwards."""
+    found, study = outcomes(store, hash_, methods)[0], studies.read(store, hash_)[0]
+    return {
+        "steps": {
+            name: _told(outcome) | {"source": source_hash(methods[study.step(name).method])}
+            for name, outcome in found.items()
+        },
+        "versions": calculating(),
+        "left": [
+            {
+                "hospital": item.hospital,
+                "step": item.step,
+                "round": item.round,
+                "array": item.array,
+                "shape": list(item.shape),
+                "bytes": item.bytes,
+                "rules": list(item.rules),
+            }
+            for outcome in found.values()
+            for item in outcome.left
+        ],
+    }
+
+
+def digest_of(kept: Mapping[str, Any]) -> str:
+    """The digest of the shown results in what was kept."""
+    shown = {
+        (name, fold["fold"]): fold["result"]
+        for name, step in kept["steps"].items()
+        for fold in step["folds"]
+        if fold["result"]
+    }
+    return _digest(shown)
+
+
+def _told(outcome: Outcome) -> dict[str, Any]:
+    return {
+        "status": outcome.status,
+        "hospitals": list(outcome.hospitals),
+        "folds": [
+            {
+                "fold": fold or "",
+                "status": found.status,
+                "rounds": found.rounds,
+                "result": pack_result(found.released) if found.released else None,
+                "error": {"en": found.error.text("en"), "ko": found.error.text("ko")} if found.error else None,
+            }
+            for fold, found in outcome.folds.items()
+        ],
+    }
 
 
 def _refused(en: str, ko: str) -> DecisionRefused:

@@ -133,11 +133,12 @@ def _run(
 ) -> Run:
     study = studies.read(store, hash_)[0]
     permits = studies.permits(store, hash_, over)
-    limits = strictest((tighten(permit.limits, limits) for permit in permits.values()), limits)
+    gone = studies.withdrawals(store, hash_)
+    limits = strictest((tighten(permit.limits, limits) for permit in (*permits.values(), *gone.values())), limits)
     if study.open is not None:
         limits = limits.model_copy(update={"numbers_per_person": limits.open_numbers_per_person})
     run_name = name or f"{hash_.removeprefix('sha256:')[:12]}-1"
-    ledger, gone = store.ledger(run_name), studies.withdrawals(store, hash_)
+    ledger = store.ledger(run_name)
     return Run(
         run_name,
         plan_of(study, methods, limits.minimum_people),

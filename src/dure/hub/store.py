@@ -35,7 +35,7 @@ CREATE TABLE IF NOT EXISTS release_decision (study TEXT NOT NULL, digest TEXT NO
                                              said TEXT NOT NULL, decided TEXT NOT NULL,
                                              PRIMARY KEY (study, digest, name, organisation));
 CREATE TABLE IF NOT EXISTS released (study TEXT PRIMARY KEY, digest TEXT NOT NULL, times INTEGER NOT NULL,
-                                     released TEXT NOT NULL);
+                                     released TEXT NOT NULL, content BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS delivery (study TEXT NOT NULL, hospital TEXT NOT NULL, delivered TEXT NOT NULL,
                                      PRIMARY KEY (study, hospital));
 CREATE TABLE IF NOT EXISTS run (name TEXT PRIMARY KEY, study TEXT NOT NULL, started TEXT NOT NULL);
@@ -44,6 +44,16 @@ CREATE TABLE IF NOT EXISTS ledger (run TEXT NOT NULL, step TEXT NOT NULL, fold T
 CREATE TABLE IF NOT EXISTS event (study TEXT NOT NULL, number INTEGER NOT NULL, time TEXT NOT NULL, event TEXT NOT NULL,
                                   details TEXT NOT NULL, PRIMARY KEY (study, number));
 """
+
+
+@dataclass(frozen=True)
+class ReleaseRecord:
+    """What was released: the digest that was approved, how often, when, and the content as it was then (packed)."""
+
+    digest: str
+    times: int
+    when: str
+    content: bytes
 
 
 @dataclass(frozen=True)
@@ -271,18 +281,18 @@ class Store:
         query = f"SELECT {', '.join(names)} FROM release_decision WHERE study = ? ORDER BY decided, name"
         return [dict(zip(names, row)) for row in self._database.rows(query, (study,))]
 
-    def put_released(self, study: str, digest: str) -> None:
+    def put_released(self, study: str, digest: str, content: bytes) -> None:
         self.log.append("released", study=study, content=digest)
         query = (
-            "INSERT INTO released VALUES (?, ?, 1, ?) ON CONFLICT (study) DO UPDATE SET "
-            "digest = excluded.digest, times = released.times + 1, released = excluded.released"
+            "INSERT INTO released VALUES (?, ?, 1, ?, ?) ON CONFLICT (study) DO UPDATE SET digest = excluded.digest, "
+            "times = released.times + 1, released = excluded.released, content = excluded.content"
         )
-        self._database.write(query, (study, digest, _now()))
+        self._database.write(query, (study, digest, _now(), content))
 
-    def released(self, study: str) -> tuple[str, int, str] | None:
-        """(digest of what was released, how often, when)."""
-        rows = self._database.rows("SELECT digest, times, released FROM released WHERE study = ?", (study,))
-        return (str(rows[0][0]), int(rows[0][1]), str(rows[0][2])) if rows else None
+    def released(self, study: str) -> ReleaseRecord | None:
+        query = "SELECT digest, times, released, content FROM released WHERE study = ?"
+        rows = self._database.rows(query, (study,))
+        return ReleaseRecord(str(rows[0][0]), int(rows[0][1]), str(rows[0][2]), bytes(rows[0][3])) if rows else None
 
     def delivered(self, study: str) -> set[str]:
         """Hospitals that hold the study in their inbox."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pydantic import ValidationError
@@ -23,6 +23,8 @@ ANSWERABLE = ("submitted", "in_review", "changes_asked", "permitted", "running",
 """States in which a hospital's answer counts; afterwards it would change what is shown."""
 
 
+SKEW = timedelta(minutes=10)
+"""Hospitals' clocks differ from the hub's."""
 KINDS = ("permitted", "changes_asked", "declined", "withdrawn")
 """What a hospital can answer."""
 
@@ -104,7 +106,11 @@ def receive_answer(
         raise UnknownHospital(hospital, known)
     if envelope is not None:
         permit = verify(envelope, read_key(known[hospital]), hospital)
-        _current(permit, hash_)
+        if kind == "permitted":
+            _current(permit, hash_)
+        elif permit.study != hash_:
+            problem = Words("It is for another version of the study", "연구의 다른 판에 대한 것입니다")
+            raise PermitError(hospital=hospital, problem=problem)
     with store.transaction():
         store.put_answer(hash_, hospital, kind, said, envelope)
         store.put_event(hash_, kind, {"hospital": hospital, "said": [said] if said else []})
@@ -181,14 +187,14 @@ def receive_board_decision(store: Store, hash_: str, board: str, envelope: dict[
 
 
 def withdrawals(store: Store, hash_: str) -> dict[str, Permit]:
-    """Hospitals that permitted the study and left it → what they still allow with sums they were part of."""
-    found, keys = store.permits(hash_), store.hospitals()
-    rest: dict[str, Permit] = {}
-    for hospital, (kind, _, _) in store.answers(hash_).items():
-        envelope = found.get(hospital)
-        if kind == "withdrawn" and envelope is not None and hospital in keys:
-            rest[hospital] = verify(envelope, read_key(keys[hospital]), hospital)
-    return rest
+    """Hospitals that permitted the study and left it → what they still allow with sums they were part of. What they
+    signed was verified when it came."""
+    found = store.permits(hash_)
+    return {
+        hospital: read_permit(envelope)
+        for hospital, (kind, _, _) in store.answers(hash_).items()
+        if kind == "withdrawn" and (envelope := found.get(hospital)) is not None
+    }
 
 
 def proceed(store: Store, hash_: str) -> lifecycle.State:
@@ -221,6 +227,6 @@ def _current(permit: Permit, hash_: str) -> None:
     if permit.study != hash_:
         problem = Words("It is for another version of the study", "연구의 다른 판에 대한 허가서입니다")
         raise PermitError(hospital=permit.hospital, problem=problem)
-    if not permit.issued <= datetime.now(UTC) < permit.expires:
+    if not permit.issued - SKEW <= datetime.now(UTC) < permit.expires:
         problem = Words("It has expired or is not yet valid", "유효 기간이 아닙니다")
         raise PermitError(hospital=permit.hospital, problem=problem)

@@ -142,8 +142,10 @@ def decline(site: Site, hash_: str, said: str = "") -> None:
 
 
 def ask_changes(site: Site, hash_: str, said: str) -> None:
-    """Neither yes nor no: what the hospital wants changed first."""
-    _answer(site, hash_, "changes_asked", said)
+    """Neither yes nor no: what the hospital wants changed first. Where a permit was signed, that is withdrawal."""
+    if own_permit(site, hash_) is not None:
+        return withdraw(site, hash_, said)
+    return _answer(site, hash_, "changes_asked", said)
 
 
 def withdraw(site: Site, hash_: str, said: str = "", difference: bool = False, keep_results: bool = False) -> None:
@@ -159,6 +161,7 @@ def withdraw(site: Site, hash_: str, said: str = "", difference: bool = False, k
         hospital=site.hospital,
         methods={},
         difference=difference,
+        limits=site.file.limits,
         releases=int(keep_results),
         issued=now,
         expires=now + VALID,

@@ -17,7 +17,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from dure.errors import DecisionRefused, LifecycleError
+from dure.errors import BoardsDecide, DecisionRefused, LifecycleError
 from dure.guard import permissions
 from dure.guard.permissions import Actor
 from dure.language import Words
@@ -33,6 +33,10 @@ BOARDS: dict[Board, Words] = {
     "drb": Words("data review board (DRB)", "데이터심의위원회(DRB)"),
 }
 TAKEN = "taken"
+AFTER = "after"
+"""In `review.json`: the digest of the withdrawal after which its decisions were taken."""
+SKEW = timedelta(minutes=10)
+"""Hospitals' and boards' clocks differ."""
 """Beside the decisions: when the latest came to be here."""
 
 
@@ -103,9 +107,8 @@ def decide_shared(site: Site, envelope: Mapping[str, Any], methods: Methods) -> 
         raise _refused("Its signature is not the board's", "위원회의 서명이 아닙니다") from None
     if site.hospital not in decision.hospitals:
         raise _refused("It is not for this hospital", "이 병원을 위한 결정이 아닙니다")
-    present = gates(site, decision.study)[decision.board]
-    if present is not None and present.at >= decision.at:
-        return settle(site, decision.study, methods)
+    if decision.at > datetime.now(UTC) + SKEW:
+        raise _refused("It is dated in the future", "미래의 날짜로 된 결정입니다")
     return _take(site, decision, methods)
 
 
@@ -137,6 +140,18 @@ def withdraw(
         inbox.withdraw(site, hash_, said, difference, keep_results)
 
 
+def decline(site: Site, hash_: str, actor: Actor, said: str = "") -> None:
+    """A steward's no: withdrawal where the study was permitted; before that, only of a folder without accounts.
+
+    Raises NotPermitted, or BoardsDecide.
+    """
+    permissions.check(actor, "withdraw")
+    if inbox.own_permit(site, hash_) is None and actor.role != "owner":
+        raise BoardsDecide(name=actor.name)
+    with _alone(site, hash_):
+        inbox.decline(site, hash_, said)
+
+
 def _take(site: Site, decision: Decision, methods: Methods) -> inbox.HospitalAnswer | None:
     hash_ = decision.study
     inbox.study_of(site, hash_)
@@ -146,12 +161,30 @@ def _take(site: Site, decision: Decision, methods: Methods) -> inbox.HospitalAns
         raise _refused("It gives no reason", "이유가 없습니다")
     details: dict[str, Any] = {"board": decision.board, "by": decision.by, "grants": list(decision.grants)}
     with _alone(site, hash_):
+        found, after = _standing(site, hash_)
+        present = found[decision.board]
+        if decision.name != OWN and present is not None and present.at >= decision.at:
+            if _due(site, hash_):
+                _follow(site, hash_, methods)
+            return inbox.answer_of(site, hash_)
         site.audit.append(f"board decided: {decision.verdict}", study=hash_, **details)
-        found = gates(site, hash_) | {decision.board: decision}
+        found |= {decision.board: decision}
         stored: dict[str, Any] = {board: one.model_dump(mode="json") if one else None for board, one in found.items()}
-        inbox.write_whole(_path(site, hash_), stored | {TAKEN: datetime.now(UTC).isoformat()})
+        inbox.write_whole(_path(site, hash_), stored | {TAKEN: datetime.now(UTC).isoformat(), AFTER: after})
         _follow(site, hash_, methods)
     return inbox.answer_of(site, hash_)
+
+
+def _standing(site: Site, hash_: str) -> tuple[dict[Board, Decision | None], str | None]:
+    """Decisions that still count, and the withdrawal they came after: once a hospital has left, both boards decide
+    anew before it comes back, whatever a clock says."""
+    given = inbox.answer_of(site, hash_)
+    left = given.digest if given is not None and given.kind == "withdrawn" else None
+    path = _path(site, hash_)
+    after = json.loads(path.read_text(encoding="utf-8")).get(AFTER) if path.exists() else None
+    if left is not None and after != left:
+        return dict.fromkeys(BOARDS), left
+    return gates(site, hash_), after
 
 
 def _due(site: Site, hash_: str) -> bool:
@@ -161,6 +194,8 @@ def _due(site: Site, hash_: str) -> bool:
     taken = json.loads(path.read_text(encoding="utf-8")).get(TAKEN) if path.exists() else None
     decided = [one for one in gates(site, hash_).values() if one is not None]
     if taken is None or inbox.replaced_by(site, hash_):
+        return False
+    if not any(_standing(site, hash_)[0].values()):  # it has left since they decided
         return False
     answered = inbox.answered_at(site, hash_)
     follows = len(decided) == len(BOARDS) or any(one.verdict != "approve" for one in decided)

@@ -34,8 +34,8 @@ class Decision(Strict):
     by: str
     at: datetime
     grants: tuple[Grant, ...] = ()
-    days: int = Field(365, ge=1)
-    releases: int = Field(1, ge=0)
+    days: int = Field(365, ge=1, le=3650)
+    releases: int = Field(1, ge=0, le=1000)
     said: str = ""
 
 

@@ -19,8 +19,8 @@ PAYLOAD_TYPE = "application/vnd.dure.permit+json"
 Grant = Literal["per_hospital", "difference", "visible_updates"]
 GRANTS: dict[Grant, Words] = {
     "per_hospital": Words(
-        "numbers of this hospital alone may be released, under all rules on it alone",
-        "이 병원만의 수치를, 이 병원 단독으로 모든 규칙을 지키는 한, 공개할 수 있음",
+        "numbers of this hospital alone may be opened to the hub's process and released, under all rules on it alone",
+        "이 병원만의 수치를, 이 병원 단독으로 모든 규칙을 지키는 한, 허브 프로세스가 열고 공개할 수 있음",
     ),
     "difference": Words(
         "sums with and without this hospital may both be opened to the hub's process",
