@@ -353,7 +353,7 @@ def check_decisions(life: Life, first: Study, second: Study) -> None:
         check_gates(site)
     decided = store.release_decisions(second.hash)
     assert [(one["name"], one["approves"]) for one in decided] == [("Office", True), ("Board", True)]
-    assert store.released(second.hash)[1] == 1
+    assert store.released(second.hash).times == 1
     events = Counter((event["event"], event.get("hospital")) for event in store.events(second.hash))
     for name in town.sites:
         assert events["delivered", name] == 1

@@ -161,10 +161,10 @@ def check(folder: Path, end: End) -> None:
     check_logs(folder)
 
 
-slow_after_first = [pytest.param(seed, marks=[pytest.mark.slow] if seed >= 3 else []) for seed in range(12)]
+slow_at_writes = [pytest.param(seed, marks=[pytest.mark.slow] if seed >= 1 else []) for seed in range(12)]
 
 
-@pytest.mark.parametrize("seed", slow_after_first)
+@pytest.mark.parametrize("seed", slow_at_writes)
 def test_a_run_killed_at_an_exact_write_ends_as_if_nothing_had_happened(
     permitted: Path, undisturbed: Undisturbed, tmp_path: Path, seed: int
 ) -> None:
@@ -181,10 +181,10 @@ def test_a_run_killed_at_an_exact_write_ends_as_if_nothing_had_happened(
     check(folder, undisturbed.end)
 
 
-slow_after_third = [pytest.param(seed, marks=[pytest.mark.slow] if seed >= 3 else []) for seed in range(15)]
+slow_in_sums = [pytest.param(seed, marks=[pytest.mark.slow] if seed >= 1 else []) for seed in range(15)]
 
 
-@pytest.mark.parametrize("seed", slow_after_third)
+@pytest.mark.parametrize("seed", slow_in_sums)
 def test_a_run_killed_inside_a_masked_sum_ends_as_if_nothing_had_happened(
     permitted: Path, undisturbed: Undisturbed, tmp_path: Path, seed: int
 ) -> None:
@@ -198,10 +198,10 @@ def test_a_run_killed_inside_a_masked_sum_ends_as_if_nothing_had_happened(
     check(folder, undisturbed.end)
 
 
-slow_after_second = [pytest.param(seed, marks=[pytest.mark.slow] if seed >= 1 else []) for seed in range(8)]
+slow_ones = [pytest.param(seed, marks=[pytest.mark.slow] if seed >= 1 else []) for seed in range(8)]
 
 
-@pytest.mark.parametrize("seed", slow_after_second)
+@pytest.mark.parametrize("seed", slow_ones)
 def test_a_run_killed_at_random_moments_ends_as_if_nothing_had_happened(
     permitted: Path, undisturbed: Undisturbed, tmp_path: Path, seed: int
 ) -> None:

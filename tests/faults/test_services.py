@@ -163,6 +163,7 @@ def test_a_killed_hospitals_workers_end_with_it(towns: Callable[..., Any]) -> No
 # ── lines ──
 
 
+@pytest.mark.slow
 def test_a_slow_and_lossy_line(towns: Callable[..., Any], expected: dict[str, Any]) -> None:
     """200 ms each way and 1 % of packets late by a retransmission, for two of four hospitals."""
     trouble = {"delay": 0.2, "loss": 0.01}
@@ -177,7 +178,7 @@ def test_a_slow_and_lossy_line(towns: Callable[..., Any], expected: dict[str, An
 @pytest.mark.parametrize(
     ("seconds", "quiet"),
     [
-        (5, False),
+        pytest.param(5, False, marks=pytest.mark.slow),
         pytest.param(5, True, marks=pytest.mark.slow),
         pytest.param(30, False, marks=pytest.mark.slow),
         pytest.param(30, True, marks=pytest.mark.slow),
@@ -198,6 +199,7 @@ def test_a_line_that_is_cut(towns: Callable[..., Any], expected: dict[str, Any],
         ended_equal(town, study, expected)
 
 
+@pytest.mark.slow
 def test_a_hospital_thirty_times_slower(towns: Callable[..., Any], expected: dict[str, Any]) -> None:
     """It has a processor for 10 ms in every 300. It is named as slow, never as lost, and the numbers are the same."""
     town, study = towns(), numbered(1, ("attrition", "table_one"))
