@@ -17,6 +17,7 @@ from dure.errors import AnswerBroken, Refused, SiteFailed, SumRefused
 from dure.federation.messages import Answer, error_data
 from dure.federation.secure_sum import sharing
 from dure.federation.secure_sum.exchange import STAGES, Exchange
+from dure.federation.secure_sum.opening import SecureSum
 from dure.guard.rules import refusal
 from dure.study.packing import pack, unpack
 
@@ -284,6 +285,45 @@ def test_a_wrong_share_of_one_hospital_does_not_stop_the_others(sums: ModuleType
     ask = sums.Ask("run", sums.STUDY, "step", 0, tuple(town.hospitals)).to_bytes()
     opened = town.summing().collect(Lying(), dict.fromkeys(town.hospitals, ask), sums.DECLARED, "step", 0, None)
     assert sums.same(opened.total, sums.exact([hospital.part for hospital in town.hospitals.values()]))
+
+
+@pytest.mark.parametrize(
+    ("stage", "body"),
+    [
+        ("shares", {"sealed": {}}),
+        ("shares", {"sealed": {"h0": b"", "h1": b"", "h3": b"", "stranger": b""}}),
+        ("shares", {"sealed": {"h0": 1, "h1": b"", "h3": b""}}),
+        ("set", {"sealed": {"h0": b""}}),
+        ("set", {"sealed": None}),
+        ("reveal", {"shares": {"h0": "text"}}),
+        ("reveal", {"shares": {"h0": bytes(31)}}),
+        ("reveal", {"shares": {1: bytes(32)}}),
+    ],
+)
+def test_a_reply_of_another_form_names_its_hospital(sums: ModuleType, stage: str, body: dict[str, Any]) -> None:
+    town = sums.town(4)
+    whole, said = town.ask, {}
+
+    class Broken:
+        def ask(self, messages: Any, timeout: float) -> Any:
+            replies = dict(whole(messages, timeout))
+            raw = unpack(replies["h2"]) if "h2" in replies else {}
+            if raw.get("stage") == stage:
+                replies["h2"] = pack(raw | {"body": raw["body"] | body})
+            return replies
+
+    summing, some = town.summing(), SecureSum._some
+
+    def heard(self: SecureSum, *given: Any) -> Any:
+        found = some(self, *given)
+        said.update(found[1])
+        return found
+
+    summing._some = heard.__get__(summing)
+    ask = sums.Ask("run", sums.STUDY, "step", 0, tuple(town.hospitals)).to_bytes()
+    opened = summing.collect(Broken(), dict.fromkeys(town.hospitals, ask), sums.DECLARED, "step", 0, None)
+    assert isinstance(said["h2"], AnswerBroken)
+    assert (opened.total is None) == (stage == "shares")  # of a later stage, the others are enough
 
 
 def test_a_hospital_that_was_asked_something_else_is_named(sums: ModuleType) -> None:

@@ -250,9 +250,23 @@ def _read(reply: bytes, hospital: str, exchange: Exchange, size: int | None) -> 
         raise ValueError("a field is not of its kind")
     if "advert" in form and set(map(type, (body["advert"][name] for name in keys.FIELDS))) != {bytes}:
         raise ValueError("its keys are not of the right kind")
+    if "sealed" in form and not _for_others(body["sealed"], exchange.body["keys"], hospital):
+        raise ValueError("its sealed shares are not those of the other hospitals")
+    if "shares" in form and not all(
+        isinstance(name, str) and isinstance(share, bytes) and len(share) == 32
+        for name, share in body["shares"].items()
+    ):
+        raise ValueError("its shares are not of the right kind")
     if size is not None and len(body["vector"]) != size:
         raise ValueError("its vector is not as long as declared")
     return body
+
+
+def _for_others(sealed: Any, asked: Mapping[str, Advert] | None, hospital: str) -> bool:
+    """Whether it sealed something for each of the others whose keys it was shown; nothing where it was shown none."""
+    if asked is None or sealed is None:
+        return sealed is asked
+    return set(sealed) == set(asked) - {hospital} and all(isinstance(share, bytes) for share in sealed.values())
 
 
 def _exchange(ask: Ask, stage: Stage, session: bytes) -> Exchange:
