@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dure.errors import DureError
 from dure.federation.membership import Membership
 from dure.federation.messages import Answer, Ask
 from dure.federation.secure_sum.exchange import Exchange
@@ -15,14 +18,12 @@ from dure.hub.authority import create_hub
 from dure.site import inbox
 from dure.site.service import SiteService
 from dure.site.settings import Site
+from dure.study.packing import unpack
 
 
 @pytest.fixture
 def service(stage: Any, tmp_path: Path) -> SiteService:
     """Cleveland's service, with the files of a membership and no line to a hub."""
-    import json
-    from dataclasses import asdict
-
     site: Site = stage.sites(tmp_path, "Cleveland")["Cleveland"]
     hub = create_hub(tmp_path / "alliance", "Alliance", "127.0.0.1", 8002)
     key = hub.keys(lambda peer: None).public.hex()
@@ -66,3 +67,38 @@ def test_no_process_is_started_for_a_study_without_a_permit(service: SiteService
     assert isinstance(reply, bytes)
     assert Answer.from_bytes(reply).error["code"] == "permit-error"
     assert service._workers == {}
+
+
+def test_one_answer_that_the_hub_cannot_take_does_not_block_those_behind_it(service: SiteService, stage: Any) -> None:
+    studies = [stage.study("attrition"), stage.study("attrition", "table_one")]
+    for study in studies:
+        inbox.receive(service.site, study)
+        inbox.permit(service.site, study.hash, stage.methods)
+    first, second = [given.study for given in inbox.unsent(service.site)]
+
+    class Line:
+        def call(self, topic: str, body: bytes) -> bytes:
+            if topic == "permit" and unpack(body)["study"] == first:
+                raise DureError(kind="KeyError")
+            return b""
+
+    service._line = Line()  # type: ignore[assignment]
+    with pytest.raises(DureError):
+        service._hand_in()
+    assert [given.study for given in inbox.unsent(service.site)] == [first]
+
+
+def test_one_study_whose_decision_cannot_be_read_does_not_stop_the_others(
+    service: SiteService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settled: list[str] = []
+
+    def settle(site: Site, hash_: str, methods: object) -> None:
+        if hash_ == "bad":
+            raise KeyError(hash_)
+        settled.append(hash_)
+
+    monkeypatch.setattr("dure.site.reviews.unsettled", lambda site: ["bad", "good"])
+    monkeypatch.setattr("dure.site.reviews.settle", settle)
+    service._settle()
+    assert settled == ["good"]

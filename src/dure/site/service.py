@@ -238,9 +238,15 @@ class SiteService:
                 self.journal.say("decision carried out", study=hash_, status=given.kind if given else "")
             except DureError as error:
                 self.journal.say("decision not carried out", level="error", study=hash_, problem=error.text("en"))
+            except Exception as error:  # a damaged file of one study: the others go on
+                self.journal.say("decision not carried out", level="error", study=hash_, why=type(error).__name__)
 
     def _hand_in(self) -> None:
-        """Permits and refusals that the hub has not taken yet, and whether the hospital has paused."""
+        """Permits and refusals that the hub has not taken yet, and whether the hospital has paused.
+
+        Raises the last DureError, once everything has been tried; HubUnreachable at once.
+        """
+        failed: DureError | None = None
         for given in inbox.unsent(self.site):
             hash_ = given.study
             body = {"study": hash_, "kind": given.kind, "envelope": given.envelope, "said": given.said}
@@ -249,6 +255,11 @@ class SiteService:
             except (PermitError, LifecycleError, UnknownStudy, UnknownHospital) as error:  # the hub's last word
                 inbox.sent(self.site, hash_, given.digest, error.text("en"))
                 self.journal.say("answer refused by the hub", level="error", study=hash_, problem=error.text("en"))
+                continue
+            except HubUnreachable:
+                raise
+            except DureError as error:  # those behind it are handed in; it is tried again
+                failed = error
                 continue
             inbox.sent(self.site, hash_, given.digest)
             if given.kind != "permitted":
@@ -259,6 +270,8 @@ class SiteService:
             self._line.call("pause", pack(paused))
             self._told = paused
             self.journal.say("paused" if paused else "resumed")
+        if failed:
+            raise failed
 
     def _show_head(self) -> None:
         """The hospital's own log, countersigned by the hub, whenever it has grown."""
