@@ -308,7 +308,7 @@ def _choices(places: list[int], needed: int) -> Iterator[tuple[int, ...]]:
         return
     for start in range(len(places)):
         yield tuple((places[start:] + places[:start])[:needed])
-    draws = random.Random(needed)  # noqa: S311 - an order of trying, which need not be secret
+    draws = random.Random(needed)  # an order of trying, which need not be secret
     while True:
         yield tuple(draws.sample(places, needed))
 
