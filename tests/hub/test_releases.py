@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dure.cli import release
 from dure.errors import DecisionRefused, LedgerBroken, LifecycleError, NotPermitted
 from dure.guard.permissions import Actor, owner
 from dure.hub import desk, releases, studies
@@ -142,3 +144,19 @@ def test_what_is_fetched_is_what_was_approved(ran: Any) -> None:
     ran.store._database.write("UPDATE released SET digest = ?", ("sha256:" + "0" * 64,))
     with pytest.raises(LedgerBroken):
         desk.released(ran.store, ran.study.hash, ran.methods)
+
+
+def test_what_the_office_fetches_by_command_is_in_the_hubs_log(
+    ran: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    releases.ask(ran.store, ran.study.hash, ASKER, CONTEXT)
+    decide(ran, OFFICE)
+    decide(ran, BOARD)
+    monkeypatch.setattr("dure.cli.release._store", lambda folder: nullcontext(ran.store))
+    monkeypatch.setattr("dure.guard.acting.acting", lambda folder: OFFICE)
+    monkeypatch.setattr("dure.study.method.installed_methods", lambda: ran.methods)
+    release.fetch(tmp_path, ran.study.hash, tmp_path / "out")
+    fetched = [entry for entry in ran.store.log.entries() if entry["event"] == "fetched"]
+    assert [(one["study"], one["by"], one["organisation"]) for one in fetched] == [
+        (ran.study.hash, "office", "Alliance")
+    ]
