@@ -74,7 +74,7 @@ def test_one_answer_that_the_hub_cannot_take_does_not_block_those_behind_it(serv
     for study in studies:
         inbox.receive(service.site, study)
         inbox.permit(service.site, study.hash, stage.methods)
-    first, second = [given.study for given in inbox.unsent(service.site)]
+    first, _ = [given.study for given in inbox.unsent(service.site)]
 
     class Line:
         def call(self, topic: str, body: bytes) -> bytes:
