@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pty
 import select
 import signal
 import sys
 import time
+import unicodedata
 from pathlib import Path
 
 import pytest
 
+from dure.cli import people
 from dure.guard.accounts import Accounts
 from dure.site.settings import create_site
 
@@ -99,3 +102,15 @@ def test_ctrl_c_at_the_question_adds_nobody(tmp_path: Path) -> None:
     assert code == 130
     assert "Stopped." in shown
     assert not Accounts(folder).exist()
+
+
+def test_ones_own_name_in_another_spelling_is_still_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, new = tmp_path / "site", "seven quiet herons over Mokpo"
+    create_site(folder, "Hanbit")
+    accounts = Accounts(folder)
+    accounts.add("김서연", "steward", GOOD, "Hanbit", "owner")
+    accounts.add("박민수", "auditor", GOOD, "Hanbit", "김서연")
+    monkeypatch.setenv("DURE_SESSION", accounts.sign_in("박민수", GOOD))
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"{GOOD}\n{new}\n"))
+    people.password(folder, unicodedata.normalize("NFD", "박민수"))
+    accounts.prove("박민수", new)

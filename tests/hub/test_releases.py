@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dure.cli import release
 from dure.errors import DecisionRefused, LedgerBroken, LifecycleError, NotPermitted
 from dure.guard.permissions import Actor, owner
 from dure.hub import desk, releases, studies
@@ -187,3 +189,19 @@ def test_a_hospital_whose_clock_is_ahead_is_heard_all_the_same(ran: Any, monkeyp
     monkeypatch.setattr(studies, "datetime", Behind)
     studies.receive_answer(ran.store, ran.study.hash, "Hungary", given.kind, given.envelope, given.said)
     assert set(waits(ran).left_out) == {"attrition", "table_one"}
+
+
+def test_what_the_office_fetches_by_command_is_in_the_hubs_log(
+    ran: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    releases.ask(ran.store, ran.study.hash, ASKER, CONTEXT)
+    decide(ran, OFFICE)
+    decide(ran, BOARD)
+    monkeypatch.setattr("dure.cli.release._store", lambda folder: nullcontext(ran.store))
+    monkeypatch.setattr("dure.guard.acting.acting", lambda folder: OFFICE)
+    monkeypatch.setattr("dure.study.method.installed_methods", lambda: ran.methods)
+    release.fetch(tmp_path, ran.study.hash, tmp_path / "out")
+    fetched = [entry for entry in ran.store.log.entries() if entry["event"] == "fetched"]
+    assert [(one["study"], one["by"], one["organisation"]) for one in fetched] == [
+        (ran.study.hash, "office", "Alliance")
+    ]

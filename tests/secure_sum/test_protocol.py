@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from dure.errors import AnswerBroken, Refused, SiteFailed, SumRefused
 from dure.federation.messages import Answer, error_data
-from dure.federation.secure_sum import sharing
+from dure.federation.secure_sum import opening, sharing
 from dure.federation.secure_sum.exchange import STAGES, Exchange
+from dure.federation.secure_sum.opening import SecureSum
 from dure.guard.rules import refusal
 from dure.study.packing import pack, unpack
 
@@ -268,22 +269,62 @@ def test_secrets_are_gone_when_a_session_is_over(sums: ModuleType, tmp_path: Pat
 # ── hospitals that lie to the hub ──
 
 
-def test_a_wrong_share_of_one_hospital_does_not_stop_the_others(sums: ModuleType) -> None:
-    town = sums.town(5)
+@pytest.mark.parametrize(("count", "liar"), [(5, "h0"), (9, "h0"), (9, "h4"), (9, "h8")])
+def test_a_wrong_share_of_one_hospital_does_not_stop_the_others(sums: ModuleType, count: int, liar: str) -> None:
+    town = sums.town(count)
     whole = town.ask
 
     class Lying:
         def ask(self, messages: Any, timeout: float) -> Any:
             replies = dict(whole(messages, timeout))
-            raw = unpack(replies["h0"]) if isinstance(replies["h0"], bytes) else {}
+            raw = unpack(replies[liar]) if isinstance(replies[liar], bytes) else {}
             if raw.get("stage") == "reveal":
                 raw["body"]["shares"] = {name: bytes(32) for name in raw["body"]["shares"]}
-                replies["h0"] = pack(raw)
+                replies[liar] = pack(raw)
             return replies
 
     ask = sums.Ask("run", sums.STUDY, "step", 0, tuple(town.hospitals)).to_bytes()
     opened = town.summing().collect(Lying(), dict.fromkeys(town.hospitals, ask), sums.DECLARED, "step", 0, None)
     assert sums.same(opened.total, sums.exact([hospital.part for hospital in town.hospitals.values()]))
+
+
+@pytest.mark.parametrize(
+    ("stage", "body"),
+    [
+        ("shares", {"sealed": {}}),
+        ("shares", {"sealed": {"h0": b"", "h1": b"", "h3": b"", "stranger": b""}}),
+        ("shares", {"sealed": {"h0": 1, "h1": b"", "h3": b""}}),
+        ("set", {"sealed": {"h0": b""}}),
+        ("set", {"sealed": None}),
+        ("reveal", {"shares": {"h0": "text"}}),
+        ("reveal", {"shares": {"h0": bytes(31)}}),
+        ("reveal", {"shares": {1: bytes(32)}}),
+    ],
+)
+def test_a_reply_of_another_form_names_its_hospital(sums: ModuleType, stage: str, body: dict[str, Any]) -> None:
+    town = sums.town(4)
+    whole, said = town.ask, {}
+
+    class Broken:
+        def ask(self, messages: Any, timeout: float) -> Any:
+            replies = dict(whole(messages, timeout))
+            raw = unpack(replies["h2"]) if "h2" in replies else {}
+            if raw.get("stage") == stage:
+                replies["h2"] = pack(raw | {"body": raw["body"] | body})
+            return replies
+
+    summing, some = town.summing(), SecureSum._some
+
+    def heard(self: SecureSum, *given: Any) -> Any:
+        found = some(self, *given)
+        said.update(found[1])
+        return found
+
+    summing._some = heard.__get__(summing)
+    ask = sums.Ask("run", sums.STUDY, "step", 0, tuple(town.hospitals)).to_bytes()
+    opened = summing.collect(Broken(), dict.fromkeys(town.hospitals, ask), sums.DECLARED, "step", 0, None)
+    assert isinstance(said["h2"], AnswerBroken)
+    assert (opened.total is None) == (stage == "shares")  # of a later stage, the others are enough
 
 
 def test_a_hospital_that_was_asked_something_else_is_named(sums: ModuleType) -> None:
@@ -308,6 +349,14 @@ def test_more_than_half_of_the_shares_give_the_secret(secret: bytes, count: int,
     assert sharing.combine({place: shares[place] for place in chosen[:needed]}) == secret
     fewer = sharing.combine({place: shares[place] for place in chosen[: needed - 1]}) if needed > 1 else b""
     assert fewer != secret
+
+
+@pytest.mark.parametrize("hospitals", range(4, 31))
+def test_every_single_holder_is_left_out_of_one_of_the_choices_that_are_tried(hospitals: int) -> None:
+    places, needed = list(range(1, hospitals + 1)), sharing.threshold(hospitals)
+    tried = list(itertools.islice(opening._choices(places, needed), opening.MOST_TRIES))
+    assert {len(set(choice)) for choice in tried} == {needed}
+    assert all(any(place not in choice for choice in tried) for place in places)
 
 
 def test_shares_are_those_of_the_library(sums: ModuleType) -> None:

@@ -337,3 +337,23 @@ def test_a_write_that_fails_leaves_the_store_of_rounds_usable(tmp_path: Path) ->
     assert found is not None
     assert found.reply == b"reply"
     memory.close()
+
+
+def test_an_answer_that_was_computed_while_the_hospital_withdrew_does_not_leave(
+    stage: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site: Site = stage.sites(tmp_path, "Cleveland")["Cleveland"]
+    study = stage.study("attrition")
+    permit_with(stage, site, study, visible_updates=True)
+    runner = Runner(site, stage.methods)
+    rows = runner.rows
+
+    def withdrawing(*given: Any) -> Any:
+        found = rows(*given)
+        inbox.withdraw(site, study.hash)
+        return found
+
+    monkeypatch.setattr(runner, "rows", withdrawing)
+    answer = Answer.from_bytes(runner.answer(ask(study)))
+    assert (answer.kind, answer.error["code"]) == ("error", "permit-error")
+    assert "left" not in [entry["event"] for entry in site.audit.entries()]

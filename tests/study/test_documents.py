@@ -12,10 +12,11 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from dure.errors import FileMissing, InvalidDocument, MalformedYaml, UnknownStep, WrongEncoding
 from dure.study.document import parse_document, read_document
-from dure.study.spec import Study, canonical_json, read_study
+from dure.study.spec import Quorum, Study, canonical_json, read_study
 
 TEXT = """\
 dure: 1
@@ -259,3 +260,10 @@ def test_lineage_names_what_a_step_builds_on() -> None:
     data["steps"].append({"name": "last", "method": "validation", "uses": ["model"]})
     assert study(data).lineage("last") == ("table", "model")
     assert study(data).lineage("table") == ()
+
+
+def test_a_duration_has_at_most_six_digits() -> None:
+    assert Quorum(reply_within="999999 days").reply_within == "999999 days"
+    for wrong in ("1000000 days", "9" * 400 + " days", "١٢ days", "-1 days"):
+        with pytest.raises(ValidationError):
+            Quorum(reply_within=wrong)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import signal
 import sys
+import unicodedata
 from pathlib import Path
 from typing import Annotated
 
@@ -125,9 +126,9 @@ def password(folder: Folder, name: Name, password_file: PasswordFile = None) -> 
     from dure.guard.acting import acting
 
     accounts, actor = Accounts(folder), acting(folder)
-    if actor.name == name and actor.role != "owner":
+    if actor.name == unicodedata.normalize("NFC", name.strip()) and actor.role != "owner":
         accounts.prove(name, asked_password(None, words=PRESENT))
-        by = name
+        by = actor.name
     else:
         by = _keeper(folder)
     accounts.set_password(name, asked_password(password_file, new=True), by)

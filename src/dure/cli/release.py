@@ -145,6 +145,7 @@ def fetch(
     with _store(folder) as store:
         hash_ = desk.find_for(store, study, actor, "fetch")
         fetched = read_fetched(desk.released(store, hash_, installed_methods()))
+        store.log.append("fetched", study=hash_, by=actor.name, organisation=actor.organisation)
     for path in write(fetched, out):
         console.print(Text(str(path)))
 

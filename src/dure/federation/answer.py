@@ -137,6 +137,8 @@ class Desk:
     noise: Callable[[Summary, Question], Summary] | None = None
     masked: bool = False
     """Its part of a sum leaves under masks, which take more bytes than the numbers."""
+    still: Callable[[], object] = lambda: None
+    """Raises PermitError where the hospital has taken its permit back while the answer was computed."""
 
     def log(self, event: str, **details: Any) -> None:
         if self.audit is not None:
@@ -172,6 +174,7 @@ def answer(ask: Ask, desk: Desk) -> bytes:
             if past:
                 past.record(ask, desk.rows(), told)
         arrays = declared(ask, desk)
+        desk.still()
     except Refused as error:
         # The hospital's own people see the cell and the count; the reply holds the rule and the way out.
         desk.log("refused", rule=error.rule, detail=error.detail, **about)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import secrets
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -19,6 +20,7 @@ from dure.guard.permissions import MemberRole
 from dure.hub.store import Member, Store
 from dure.language import Words
 from dure.study.permit import read_key
+from dure.study.signed import key_of
 
 VALID = timedelta(days=90)
 HUB_VALID = timedelta(days=825)
@@ -171,7 +173,7 @@ class Authority:
             return name, certificate
         if datetime.now(UTC) >= datetime.fromisoformat(expires):
             raise TokenRefused(problem=EXPIRED)
-        read_key(key)  # a key that cannot be read is refused before anything is written
+        _check_key(key)  # before anything is written
         certificate = self._issue(request, identity_of(name), self.valid)
         with self.store.transaction():
             if not self.store.use_invitation(identity):
@@ -208,6 +210,20 @@ class Authority:
             problem = Words("The signing request is not sound", "인증서 서명 요청이 올바르지 않습니다")
             hint = Words("Run the enrolment again.", "가입을 다시 실행하십시오.")
             raise MessageRefused(problem=problem, hint=hint) from None
+
+
+def _check_key(document: Any) -> None:
+    """Raise MessageRefused unless it is an Ed25519 public key of 64 hex digits, under its own identifier."""
+    try:
+        key = read_key(document)
+        public = str(key.keyval["public"])
+        sound = re.fullmatch("[0-9a-f]{64}", public) and key == key_of(bytes.fromhex(public))
+    except (ValueError, TypeError, KeyError, AttributeError):
+        sound = False
+    if not sound:
+        problem = Words("The key is not an Ed25519 public key", "Ed25519 공개키가 아닙니다")
+        hint = Words("Run the enrolment again.", "가입을 다시 실행하십시오.")
+        raise MessageRefused(problem=problem, hint=hint)
 
 
 def identity_of(name: str) -> str:

@@ -184,11 +184,12 @@ class HubService:
                 person = actor.name
                 check(actor, reception.TOPICS[topic], actor.organisation)  # of its own studies, if of any
                 answered = self._everybody(actor, topic, body)
-        except DureError as error:
+        except (DureError, ValueError, TypeError, KeyError, AttributeError) as found:
+            error = found if isinstance(found, DureError) else FORM  # a body that cannot be read
             details = {"topic": topic, "error": error.code(), "person": person}
             self.journal.say("refused", level="warning", member=member.name, **details)
             self.log.append("refused", member=member.name, person=person, topic=topic, error=error.code())
-            raise
+            raise error from None
         if answered is None:
             raise FORM
         return answered
@@ -323,8 +324,11 @@ class HubService:
         """Studies and boards' decisions into the inboxes of hospitals that are connected and do not hold them yet."""
         connected = self._connected()
         for hash_, document, state in self.store.studies():
-            if state in REVIEWS or state in RUNS:
-                self._inboxes.look(hash_, document, connected)
+            try:
+                if state in REVIEWS or state in RUNS:
+                    self._inboxes.look(hash_, document, connected)
+            except Exception as error:  # a stored document that cannot be read: the other studies go on
+                self.journal.say("not delivered", level="error", study=hash_, why=type(error).__name__)
 
     def ask_site(self, identity: str, topic: str, body: bytes) -> bytes:
         """A call that is done at once or not at all: couriers are few, and none waits for `later` after `later`."""

@@ -97,6 +97,7 @@ class Runner:
             lambda departure: self.egress.write(departure, study, desk.permit),
             *self._beside(study, plan, permit, limits),
             masked=isinstance(ask, Exchange),
+            still=lambda: self._permit(ask, study),
         )
         if isinstance(ask, Exchange):
             return self._member(desk).answer(ask, lambda asked: (answer(asked, desk), declared(asked, desk)))

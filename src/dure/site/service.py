@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import re
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,6 +17,7 @@ from typing import Any
 
 from dure.errors import (
     DureError,
+    FileMissing,
     HubUnreachable,
     LedgerBroken,
     LifecycleError,
@@ -35,6 +37,7 @@ from dure.federation.secure_sum.exchange import Exchange, read_question
 from dure.guard import certificates
 from dure.guard.journal import Journal
 from dure.guard.tree_heads import TOPIC, Heads
+from dure.language import Words
 from dure.site import inbox, open_feasibility, reviews
 from dure.site.settings import Site
 from dure.site.worker import Worker, preload, prepare
@@ -55,6 +58,20 @@ CERTIFICATE = 60.0
 """Seconds between looks at the certificate's age."""
 IDLE = 600.0
 """Seconds after which an unused worker ends."""
+
+
+def unpermitted(site: Site, study: str) -> DureError | None:
+    """Why no question about a study may be worked on at all; `study` is the hub's word, and no path before it is read
+    as a hash."""
+    if not re.fullmatch("sha256:[0-9a-f]{64}", study):
+        problem = Words("The question cannot be read", "질문을 읽을 수 없습니다")
+        return PermitError(hospital=site.hospital, problem=problem)
+    if not inbox.holds(site, study):
+        return FileMissing(path=f"inbox/{study}")
+    if inbox.own_permit(site, study) is None:
+        problem = Words("It has not permitted this study", "이 연구를 허가하지 않았습니다")
+        return PermitError(hospital=site.hospital, problem=problem)
+    return None
 
 
 class SiteService:
@@ -142,8 +159,11 @@ class SiteService:
         except (ValueError, TypeError, KeyError):
             raise FORM from None
         if inbox.paused(self.site):
-            error = SitePaused(hospital=self.site.hospital)
-            return Answer(self.site.hospital, "error", error=error_data(error)).to_bytes()
+            return self._no(SitePaused(hospital=self.site.hospital))
+        error = unpermitted(self.site, ask.study)
+        if error:  # as the runner would say, before a process is started for a study that nobody permitted
+            self.site.audit.append("failed", error=error.code(), run=ask.run, study=ask.study, step=ask.step)
+            return self._no(error)
         digest = hashlib.sha256(message).hexdigest()
         with self._lock:
             for old in [key for key, found in self._answers.items() if found.done() and key != digest]:
@@ -166,6 +186,9 @@ class SiteService:
         about = {"study": ask.study, "run": ask.run, "step": ask.step, **stage}
         self.journal.say("answered", **about, round=ask.round, bytes=len(reply), seconds=seconds)
         return reply
+
+    def _no(self, error: DureError) -> bytes:
+        return Answer(self.site.hospital, "error", error=error_data(error)).to_bytes()
 
     def _drop(self, study: str) -> None:
         with self._lock:
@@ -215,9 +238,15 @@ class SiteService:
                 self.journal.say("decision carried out", study=hash_, status=given.kind if given else "")
             except DureError as error:
                 self.journal.say("decision not carried out", level="error", study=hash_, problem=error.text("en"))
+            except Exception as error:  # a damaged file of one study: the others go on
+                self.journal.say("decision not carried out", level="error", study=hash_, why=type(error).__name__)
 
     def _hand_in(self) -> None:
-        """Permits and refusals that the hub has not taken yet, and whether the hospital has paused."""
+        """Permits and refusals that the hub has not taken yet, and whether the hospital has paused.
+
+        Raises the last DureError, once everything has been tried; HubUnreachable at once.
+        """
+        failed: DureError | None = None
         for given in inbox.unsent(self.site):
             hash_ = given.study
             body = {"study": hash_, "kind": given.kind, "envelope": given.envelope, "said": given.said}
@@ -226,6 +255,11 @@ class SiteService:
             except (PermitError, LifecycleError, UnknownStudy, UnknownHospital) as error:  # the hub's last word
                 inbox.sent(self.site, hash_, given.digest, error.text("en"))
                 self.journal.say("answer refused by the hub", level="error", study=hash_, problem=error.text("en"))
+                continue
+            except HubUnreachable:
+                raise
+            except DureError as error:  # those behind it are handed in; it is tried again
+                failed = error
                 continue
             inbox.sent(self.site, hash_, given.digest)
             if given.kind != "permitted":
@@ -236,6 +270,8 @@ class SiteService:
             self._line.call("pause", pack(paused))
             self._told = paused
             self.journal.say("paused" if paused else "resumed")
+        if failed:
+            raise failed
 
     def _show_head(self) -> None:
         """The hospital's own log, countersigned by the hub, whenever it has grown."""

@@ -47,8 +47,8 @@ class Step(Strict):
         return _digest(self.model_dump(mode="json", exclude_defaults=True))
 
 
-Duration = Annotated[str, Field(pattern=r"^\d+ (second|minute|hour|day)s?$")]
-"""Such as `30 minutes` or `14 days`."""
+Duration = Annotated[str, Field(pattern=r"^[0-9]{1,6} (second|minute|hour|day)s?$")]
+"""Such as `30 minutes` or `14 days`; at most six digits."""
 SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
 
 

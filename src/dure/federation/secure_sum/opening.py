@@ -6,8 +6,10 @@ Three exchanges for a sum; the first of a run, and one after hospitals came or w
 from __future__ import annotations
 
 import itertools
+import math
 import os
-from collections.abc import Callable, Mapping
+import random
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -250,9 +252,23 @@ def _read(reply: bytes, hospital: str, exchange: Exchange, size: int | None) -> 
         raise ValueError("a field is not of its kind")
     if "advert" in form and set(map(type, (body["advert"][name] for name in keys.FIELDS))) != {bytes}:
         raise ValueError("its keys are not of the right kind")
+    if "sealed" in form and not _for_others(body["sealed"], exchange.body["keys"], hospital):
+        raise ValueError("its sealed shares are not those of the other hospitals")
+    if "shares" in form and not all(
+        isinstance(name, str) and isinstance(share, bytes) and len(share) == 32
+        for name, share in body["shares"].items()
+    ):
+        raise ValueError("its shares are not of the right kind")
     if size is not None and len(body["vector"]) != size:
         raise ValueError("its vector is not as long as declared")
     return body
+
+
+def _for_others(sealed: Any, asked: Mapping[str, Advert] | None, hospital: str) -> bool:
+    """Whether it sealed something for each of the others whose keys it was shown; nothing where it was shown none."""
+    if asked is None or sealed is None:
+        return sealed is asked
+    return set(sealed) == set(asked) - {hospital} and all(isinstance(share, bytes) for share in sealed.values())
 
 
 def _exchange(ask: Ask, stage: Stage, session: bytes) -> Exchange:
@@ -276,12 +292,25 @@ def _rebuilt(
 ) -> bytes | None:
     """A secret from any shares that give one that fits; a hospital that lies does not stop the others."""
     held = {everybody.index(name) + 1: given[hospital] for name, given in shares.items() if hospital in given}
-    choices = itertools.combinations(sorted(held), sharing.threshold(len(everybody)))
+    choices = _choices(sorted(held), sharing.threshold(len(everybody)))
     for places in itertools.islice(choices, MOST_TRIES):
         secret = sharing.combine({place: held[place] for place in places})
         if fingerprint(secret) == public:
             return secret
     return None
+
+
+def _choices(places: list[int], needed: int) -> Iterator[tuple[int, ...]]:
+    """Every choice where they are few; else first those that lie together in a circle, so that each place is left out
+    of one of the first `len(places)`, then drawn ones."""
+    if math.comb(len(places), needed) <= MOST_TRIES:
+        yield from itertools.combinations(places, needed)
+        return
+    for start in range(len(places)):
+        yield tuple((places[start:] + places[:start])[:needed])
+    draws = random.Random(needed)  # an order of trying, which need not be secret
+    while True:
+        yield tuple(draws.sample(places, needed))
 
 
 def _refused(errors: Errors) -> bool:
