@@ -46,9 +46,15 @@ SCHEMES = ("tcp", "grpc")
 def town(request: Any, tmp_path_factory: pytest.TempPathFactory, services: Any) -> Iterator[Any]:
     """One hub for all refusals of a scheme: whatever is tried, it goes on serving the others."""
     made = services.Town(tmp_path_factory.mktemp(request.param), request.param, patience=5)
+    services.until(lambda: _listens(made.hub.port), what="the hub's port")
     yield made
     assert made.processes["hub"].started.poll() is None, made.processes["hub"].said()
     made.close()
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def joined(town: Any, folder: Path, name: str, role: str = "hospital") -> Path:
