@@ -500,7 +500,11 @@ def room(furnished: tuple[Path, dict[str, str]], tmp_path: Path, deciding: Decid
     return Room(Site(tmp_path / "site"), sessions, deciding)
 
 
-WRITES = [(number, when) for number in range(1, 8) for when in ("before", "after")]
+WRITES = [
+    pytest.param((number, when), marks=[pytest.mark.slow] if when == "after" else [])
+    for number in range(1, 8)
+    for when in ("before", "after")
+]
 
 
 @pytest.mark.parametrize("dies", WRITES, ids=lambda dies: f"{dies[1]}-write-{dies[0]}")

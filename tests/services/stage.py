@@ -22,6 +22,7 @@ import yaml
 
 from dure.client.alliance import Alliance
 from dure.demo import offices
+from dure.errors import HubUnreachable
 from dure.federation.membership import enrol
 from dure.guard.permissions import owner
 from dure.hub import releases
@@ -93,6 +94,18 @@ class Process:
         return self.log.read_text(encoding="utf-8")
 
 
+def enrolled(invitation: str, folder: Path, address: str | None = None) -> None:
+    """Enrol as a person would who is told that the hub does not answer: once more, with the same invitation."""
+    for last in (False, False, True):
+        try:
+            enrol(invitation, folder, START, address)
+        except HubUnreachable:
+            if last:
+                raise
+        else:
+            return
+
+
 class Town:
     """A hub and hospitals that have enrolled, each a folder and a process."""
 
@@ -121,7 +134,7 @@ class Town:
             (folder / "site.yaml").write_text(yaml.safe_dump(written, allow_unicode=True), encoding="utf-8")
             site = Site(folder)
         address = f"127.0.0.1:{proxy.port}" if proxy else None
-        enrol(self.authority.invite(name), folder, START, address)
+        enrolled(self.authority.invite(name), folder, address)
         self.sites[name] = site
         self.serve(name)
         return site
