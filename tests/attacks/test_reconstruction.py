@@ -115,13 +115,15 @@ def test_many_free_counts_reconstruct_everybody_unless_they_draw_on_a_budget(
     assert accuracy(design(alliance.tags, rows), told, alliance.secret) <= 0.55
 
 
-def test_a_study_that_boards_permitted_tells_no_more_than_its_cap(made: types.ModuleType, alliance: Any) -> None:
+def test_a_study_that_boards_permitted_tells_no_more_than_its_cap(made: types.ModuleType, tmp_path: Path) -> None:
     """No noise here, so every count tells something; the cap of 0.33 numbers a person keeps them far too few.
 
     m independent counts about n people let an attacker who knows everything else guess right for
     Φ(√(m/(n − m))) of them: 0.62 here, where four numbers are one independent count. Nobody is reconstructed.
     """
-    most = int(DEFAULT.numbers_per_person * sum(PEOPLE))
+    alliance = made.Alliance(tmp_path, [200] * 3, tags=TAGS)
+    assert twin(alliance.secret, 4 * len(alliance.secret)) >= 0.95
+    most = int(DEFAULT.numbers_per_person * len(alliance.secret))
     fits, over = (most - ENTRY) // 4, (most - ENTRY) // 4 + 1
     _, refused = alliance.ask(question(made, range(over)))
     assert refused["counts"].folds[None].error.rule == "numbers_per_person"
@@ -130,7 +132,6 @@ def test_a_study_that_boards_permitted_tells_no_more_than_its_cap(made: types.Mo
     rows, told = crossed(fold.released.tables, range(fits))
     found = accuracy(design(alliance.tags, rows), told, alliance.secret)
     assert found <= 0.65
-    assert twin(alliance.secret, 4 * len(alliance.secret)) >= 0.95
     # and the next study of these people, by whomever, gets nothing more
     _, more = alliance.ask(question(made, range(fits, fits + 1)), "a third")
     assert more["counts"].folds[None].error.rule == "numbers_per_person"
