@@ -37,6 +37,19 @@ Hospitals = Annotated[
         "--hospital", help=say("for a shared board: for whom it decides", "공동 위원회: 어느 병원을 위한 결정인지")
     ),
 ]
+PerHospital = Annotated[
+    bool,
+    typer.Option(
+        "--per-hospital", help=say("this hospital's own numbers may be released", "이 병원만의 수치도 공개 가능")
+    ),
+]
+Difference = Annotated[
+    bool,
+    typer.Option(
+        "--difference",
+        help=say("sums with and without this hospital may be opened", "이 병원을 넣은 합과 뺀 합을 모두 열 수 있음"),
+    ),
+]
 SHARED = Words("shared", "공동")
 
 STATES: dict[str, Words] = {
@@ -149,21 +162,8 @@ def approve(
     folder: Folder,
     study: StudyName,
     board: Boards = None,
-    per_hospital: Annotated[
-        bool,
-        typer.Option(
-            "--per-hospital", help=say("this hospital's own numbers may be released", "이 병원만의 수치도 공개 가능")
-        ),
-    ] = False,
-    difference: Annotated[
-        bool,
-        typer.Option(
-            "--difference",
-            help=say(
-                "sums with and without this hospital may be opened", "이 병원을 넣은 합과 뺀 합을 모두 열 수 있음"
-            ),
-        ),
-    ] = False,
+    per_hospital: PerHospital = False,
+    difference: Difference = False,
     visible_updates: Annotated[
         bool,
         typer.Option(

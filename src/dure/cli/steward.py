@@ -12,6 +12,7 @@ from rich.text import Text
 
 from dure.cli.joining import Address, HealthPort, StudyName, Token, join_with, token_text
 from dure.cli.keeping import site_app
+from dure.cli.review import Difference, PerHospital
 from dure.cli.screen import console, say, show_table
 from dure.language import Words
 
@@ -137,21 +138,8 @@ def resume(folder: SiteFolder) -> None:
 def permit(
     folder: SiteFolder,
     study: StudyName,
-    per_hospital: Annotated[
-        bool,
-        typer.Option(
-            "--per-hospital", help=say("this hospital's own numbers may be released", "이 병원만의 수치도 공개 가능")
-        ),
-    ] = False,
-    difference: Annotated[
-        bool,
-        typer.Option(
-            "--difference",
-            help=say(
-                "sums with and without this hospital may be opened", "이 병원을 넣은 합과 뺀 합을 모두 열 수 있음"
-            ),
-        ),
-    ] = False,
+    per_hospital: PerHospital = False,
+    difference: Difference = False,
 ) -> None:
     from dure.errors import BoardsDecide
     from dure.guard.acting import acting

@@ -37,7 +37,6 @@ from dure.study.board import Decision, Verdict, sign_decision
 from dure.study.differences import differences
 from dure.study.document import Bilingual
 from dure.study.method import installed_methods
-from dure.study.permit import Grant
 from dure.study.spec import Application, Quorum, Study, canonical_json, read_study
 
 ASKS, DECLINES, WITHDRAWS, DROPS = "Hungary North", "Switzerland", "Cleveland West", "Long Beach A"
@@ -171,7 +170,7 @@ class _Scene:
                 self._approve(name)
         for name in SHARING:
             self._decide(name, "irb", "approve")
-        self._shared("approve")
+        self._shared()
         permitted = len(studies.permits(self.cast.store, self.study.hash))
         self.tell(
             "Alliance",
@@ -201,16 +200,15 @@ class _Scene:
         )
         self._hand_in(hospital, answer)
 
-    def _shared(self, verdict: Verdict, grants: tuple[Grant, ...] = ()) -> None:
+    def _shared(self) -> None:
         decision = Decision(
             study=self.study.hash,
             board="drb",
-            verdict=verdict,
+            verdict="approve",
             name=BOARD,
             hospitals=SHARING,
             by=BOARD,
             at=datetime.now(UTC),
-            grants=grants,
         )
         envelope = sign_decision(decision, self.cast.board)
         studies.receive_board_decision(self.cast.store, self.study.hash, BOARD, envelope)

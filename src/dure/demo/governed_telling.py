@@ -91,7 +91,6 @@ def story(played: Played) -> GovernedStory:
         parties.append(
             Party(
                 name,
-                Words(*([SEVEN[name][0]] * 2)),
                 ANSWERS[kind],
                 kind,
                 tuple(did),

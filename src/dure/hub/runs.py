@@ -23,7 +23,7 @@ from dure.hub import studies
 from dure.hub.store import Store
 from dure.study.method import Methods
 from dure.study.packing import pack, unpack
-from dure.study.permit import read_permit
+from dure.study.permit import Permit, read_permit
 from dure.study.spec import Study, seconds
 
 NUMBERS, BEFORE = "numbers", "numbers before"
@@ -70,8 +70,12 @@ def summing_of(store: Store, hash_: str, limits: Limits = DEFAULT) -> Summing:
     envelopes = store.permits(hash_)
     differing = {**permits, **studies.withdrawals(store, hash_)}
     shown = {name: envelopes[name] for name, permit in differing.items() if permit.difference}
-    limits = strictest((tighten(permit.limits, limits) for permit in permits.values()), limits)
-    return SecureSum(keys, shown, limits.minimum_hospitals, wait)
+    return SecureSum(keys, shown, _limits_of(differing, limits).minimum_hospitals, wait)
+
+
+def _limits_of(permits: Mapping[str, Permit], limits: Limits) -> Limits:
+    """The tightest of all hospitals that are or were in the study."""
+    return strictest((tighten(permit.limits, limits) for permit in permits.values()), limits)
 
 
 def results(store: Store, hash_: str, methods: Methods, name: str | None = None) -> Mapping[str, Outcome]:
@@ -134,7 +138,7 @@ def _run(
     study = studies.read(store, hash_)[0]
     permits = studies.permits(store, hash_, over)
     gone = studies.withdrawals(store, hash_)
-    limits = strictest((tighten(permit.limits, limits) for permit in (*permits.values(), *gone.values())), limits)
+    limits = _limits_of({**gone, **permits}, limits)
     if study.open is not None:
         limits = limits.model_copy(update={"numbers_per_person": limits.open_numbers_per_person})
     run_name = name or f"{hash_.removeprefix('sha256:')[:12]}-1"

@@ -21,8 +21,6 @@ from dure.study.spec import Study, canonical_json, seconds
 
 ANSWERABLE = ("submitted", "in_review", "changes_asked", "permitted", "running", "waiting")
 """States in which a hospital's answer counts; afterwards it would change what is shown."""
-
-
 SKEW = timedelta(minutes=10)
 """Hospitals' clocks differ from the hub's."""
 KINDS = ("permitted", "changes_asked", "declined", "withdrawn")

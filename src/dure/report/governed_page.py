@@ -42,7 +42,6 @@ class Party:
     """A hospital: what it answered, what it did, who approved, what left it; `log`: (lines, countersigned by)."""
 
     name: str
-    origin: Words
     answer: Words
     kind: str
     did: tuple[Words, ...]
@@ -150,7 +149,6 @@ def page(story: GovernedStory, language: Language = "en") -> str:
                 for one in story.released
             ],
             departures=[(party, _departures(party)) for party in story.parties],
-            totals=_totals(story.parties),
             logs=_logs(story),
         )
     )
@@ -226,13 +224,6 @@ KINDS: dict[str, Words] = {
     "moment": Words("sums over people", "사람들에 대한 합"),
     "weights": Words("weights", "가중치"),
 }
-
-
-def _totals(parties: Sequence[Party]) -> list[tuple[str, str, str]]:
-    return [
-        (party.name, numerals.count(len(party.left)), numerals.count(sum(one.numbers for one in party.left)))
-        for party in parties
-    ]
 
 
 def _logs(story: GovernedStory) -> Grid:
