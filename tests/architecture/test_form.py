@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import configparser
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,7 @@ def test_every_room_has_a_floor() -> None:
     assert placed == rooms - {"__init__"}
 
 
+@cache
 def _mentioned() -> set[str]:
     """Names that some module other than errors.py calls (`raise X(...)`, `X(...)`) or catches."""
     found: set[str] = set()

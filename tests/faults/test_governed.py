@@ -349,7 +349,7 @@ def check_decisions(life: Life, first: Study, second: Study) -> None:
         assert permits[name] == inbox.own_permit(site, second.hash)
         assert (permits[name] is None) == (name == DECLINES)
         assert inbox.unsent(site) == []
-        assert all(problem == "" for _, _, problem in inbox.decisions(site))
+        assert all(problem is None for _, _, problem in inbox.decisions(site))
         check_gates(site)
     decided = store.release_decisions(second.hash)
     assert [(one["name"], one["approves"]) for one in decided] == [("Office", True), ("Board", True)]

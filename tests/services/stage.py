@@ -22,7 +22,6 @@ import yaml
 
 from dure.client.alliance import Alliance
 from dure.demo import offices
-from dure.errors import HubUnreachable
 from dure.federation.membership import enrol
 from dure.guard.permissions import owner
 from dure.hub import releases
@@ -52,7 +51,7 @@ def until(done: Callable[[], Any], seconds: float = START, what: str = "it") -> 
 
 
 class Process:
-    """A service in a process of its own, whose log stays for the message of a failed test."""
+    """A service in a process of its own, which ends with the test's; its log stays for the message of a failed test."""
 
     def __init__(self, log: Path, *command: str, environment: dict[str, str] | None = None) -> None:
         self.log, self.command, self.environment = log, command, environment or {}
@@ -65,7 +64,7 @@ class Process:
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,
-                env={**os.environ, "PYTHONUNBUFFERED": "1", **self.environment},
+                env={**os.environ, "PYTHONUNBUFFERED": "1", "DURE_WITH_PARENT": str(os.getpid()), **self.environment},
             )
         return self
 
@@ -92,18 +91,6 @@ class Process:
 
     def said(self) -> str:
         return self.log.read_text(encoding="utf-8")
-
-
-def enrolled(invitation: str, folder: Path, address: str | None = None) -> None:
-    """Enrol as a person would who is told that the hub does not answer: once more, with the same invitation."""
-    for last in (False, False, True):
-        try:
-            enrol(invitation, folder, START, address)
-        except HubUnreachable:
-            if last:
-                raise
-        else:
-            return
 
 
 class Town:
@@ -134,7 +121,7 @@ class Town:
             (folder / "site.yaml").write_text(yaml.safe_dump(written, allow_unicode=True), encoding="utf-8")
             site = Site(folder)
         address = f"127.0.0.1:{proxy.port}" if proxy else None
-        enrolled(self.authority.invite(name), folder, address)
+        enrol(self.authority.invite(name), folder, START, address)
         self.sites[name] = site
         self.serve(name)
         return site

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import errno
 import os
 import shutil
 import socket
@@ -113,6 +115,21 @@ def test_no_certificate_at_all_and_no_tls_at_all_do_not_keep_others_out(town: An
     assert time.monotonic() - began < 8
     for one in (*silent, rude):
         one.close()
+
+
+def test_a_thousand_silent_callers_keep_nobody_out(town: Any, tmp_path: Path) -> None:
+    """Nor does a process that holds a thousand files itself: FLARE's own TCP driver waits by `select`, which takes
+    no file numbered 1024 or higher, and such a connection could never say a word."""
+    address = ("127.0.0.1", town.hub.port)
+    with contextlib.ExitStack() as held:
+        try:
+            for _ in range(1100):
+                held.enter_context(contextlib.closing(socket.create_connection(address, timeout=20)))
+        except OSError as error:
+            if error.errno == errno.EMFILE:
+                pytest.skip("this machine lets a process open fewer than 1,100 files")
+            raise
+        up(joined(town, tmp_path / "a", f"Behind a thousand {tmp_path.name}"))
 
 
 def test_a_hospital_under_another_ones_name(town: Any, tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ def list_reviews(folder: Folder) -> None:
         }
         for board, decided in reviews.gates(site, study.hash).items():
             row[board] = (VERDICTS[decided.verdict] if decided else OPEN).say()
-        rows.append({**row, "status": STATES[kind].say(), "reason": problem})
+        rows.append({**row, "status": STATES[kind].say(), "reason": problem.say() if problem else ""})
     if not rows:
         console.print(say("No study has come in yet.", "아직 받은 연구가 없습니다."))
         return None
@@ -309,6 +309,7 @@ def _list_shared(folder: Path) -> None:
     import polars as pl
 
     from dure.client.alliance import Alliance
+    from dure.study.lifecycle import STATES as states
 
     with Alliance(folder) as alliance:
         found = alliance.studies()
@@ -317,7 +318,7 @@ def _list_shared(folder: Path) -> None:
             "study": one["study"].removeprefix("sha256:")[:12],
             "title": Words(**one["title"]).say(),
             "proposed by": one["submitter"],
-            "status": one["state"],
+            "status": states[one["state"]][0].say(),
         }
         for one in found
     ]

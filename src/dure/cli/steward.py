@@ -88,7 +88,7 @@ def status_site(folder: SiteFolder) -> None:
             "study": study.hash.removeprefix("sha256:")[:12],
             "title": study.title.words().say(),
             "status": DECISIONS[decided].say(),
-            "reason": problem,
+            "reason": problem.say() if problem else "",
         }
         for study, decided, problem in inbox.decisions(site)
     ]

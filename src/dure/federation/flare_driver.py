@@ -1,14 +1,18 @@
 """FLARE's TCP driver with what an open port needs: no handshake can block others, frames are bounded, cuts noticed.
 
 The driver it stands on completes each TLS handshake inside `accept`, so that one silent caller, with no certificate
-at all, keeps every hospital out; and it waits for a dead peer as long as TCP does. Nothing else is changed.
+at all, keeps every hospital out; it waits for a dead peer as long as TCP does; and it waits for room to send by
+`select`, which takes no file numbered 1024 or higher, so that a thousand open connections silence the next one. Nothing
+else is changed.
 """
 
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
 import ssl
+import time
 from collections.abc import Callable
 from socketserver import BaseRequestHandler, TCPServer, ThreadingTCPServer
 from typing import Any
@@ -27,6 +31,8 @@ HANDSHAKE = 10.0
 """Seconds a caller has for its handshake."""
 SILENT = 20_000
 """Milliseconds after which unacknowledged bytes end a connection (TCP_USER_TIMEOUT)."""
+
+CLOSED = "the hub closed the connection; it may not accept this certificate"
 
 Admits = Callable[[str], bool]
 """Whether a certificate, by its serial number (upper-case hex as OpenSSL prints it), may connect."""
@@ -61,11 +67,11 @@ class TlsDriver(TcpDriver):  # type: ignore[misc]
             with plain, context.wrap_socket(plain) as secured:
                 secured.settimeout(None)
                 connection = _Bounded(secured, connector, True)
-                self.problem = "the hub closed the connection; it may not accept this certificate"
+                self.problem = ""
                 self.add_connection(connection)
                 connection.read_loop()
+                self.problem = connection.problem or CLOSED
                 self.close_connection(connection)
-                self.problem = connection.problem or self.problem
         except OSError as error:
             self.problem = getattr(error, "reason", None) or error.strerror or type(error).__name__
             raise
@@ -75,6 +81,16 @@ class _Bounded(SocketConnection):  # type: ignore[misc]
     """A connection that ends when its peer announces a frame larger than any of ours, before memory is given to it."""
 
     problem = ""
+
+    def _send_with_timeout(self, frame: Any, timeout_sec: float) -> None:
+        """What it overrides, waiting by `poll`: any number of files may be open."""
+        view, deadline, room = memoryview(frame), time.monotonic() + timeout_sec, select.poll()
+        room.register(self.sock, select.POLLOUT)
+        while view:
+            left = deadline - time.monotonic()
+            if left <= 0 or not room.poll(1000 * left):
+                raise CommError(CommError.TIMEOUT, f"no room to send for {timeout_sec} seconds")
+            view = view[self.sock.send(view) :]
 
     def read_into(self, buffer: Any, offset: int, length: int) -> None:
         try:
@@ -98,6 +114,7 @@ class _Bounded(SocketConnection):  # type: ignore[misc]
 
 class _Server(ThreadingTCPServer):
     allow_reuse_address = True
+    request_queue_size = 128  # five, the default, makes callers wait for seconds whenever a few come at once
     daemon_threads = True
     block_on_close = False
 

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from dure.errors import FileMissing, LifecycleError, UnknownStudy
 from dure.guard.audit import digest
+from dure.language import Words
 from dure.site.settings import Site
 from dure.study.method import Methods, find_method, source_hash
 from dure.study.permit import Grant, Permit, permitted_step, read_permit, sign
@@ -219,20 +220,21 @@ def unsent(site: Site) -> list[HospitalAnswer]:
     return found
 
 
-def sent(site: Site, hash_: str, digest: str, problem: str = "") -> None:
+def sent(site: Site, hash_: str, digest: str, problem: Words | None = None) -> None:
     """The hub has taken the decision, or said why not."""
-    write_whole(_folder(site, hash_) / "sent.json", {"digest": digest, "problem": problem})
+    said = {"en": problem.en, "ko": problem.ko} if problem else None
+    write_whole(_folder(site, hash_) / "sent.json", {"digest": digest, "problem": said})
 
 
-def decisions(site: Site) -> list[tuple[Study, str, str]]:
+def decisions(site: Site) -> list[tuple[Study, str, Words | None]]:
     """(study, what was answered, `waiting` or `replaced`; what the hub said against it) for everything in the inbox."""
-    found: list[tuple[Study, str, str]] = []
+    found: list[tuple[Study, str, Words | None]] = []
     for path in sorted((site.folder / "inbox").glob("*/study.json")):
         hash_, mark = f"sha256:{path.parent.name}", path.parent / "sent.json"
         given = answer_of(site, hash_)
         kind = "replaced" if replaced_by(site, hash_) else given.kind if given else "waiting"
-        problem = json.loads(mark.read_text(encoding="utf-8"))["problem"] if mark.exists() else ""
-        found.append((_read(path.parent), kind, problem))
+        problem = json.loads(mark.read_text(encoding="utf-8"))["problem"] if mark.exists() else None
+        found.append((_read(path.parent), kind, Words(**problem) if problem else None))
     return found
 
 
