@@ -134,11 +134,6 @@ def killed_and_resumed(town: Any, expected: dict[str, Any], numbers: range, seed
     return tally
 
 
-def test_somebody_is_killed_at_a_random_moment(towns: Callable[..., Any], expected: dict[str, Any]) -> None:
-    tally = killed_and_resumed(towns(), expected, range(3), seed=1)
-    assert sum(tally.values()) >= 1, "nobody was killed while at work"
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["tcp", "grpc"])
 def test_fifty_random_moments(towns: Callable[..., Any], expected: dict[str, Any], scheme: str) -> None:

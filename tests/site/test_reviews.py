@@ -10,10 +10,13 @@ from typing import Any
 import pytest
 import yaml
 from securesystemslib.signer import CryptoSigner
+from typer.testing import CliRunner
 
+from dure.cli.commands import app
 from dure.errors import BoardsDecide, DecisionRefused, LifecycleError, NotPermitted, PermitError
 from dure.federation.messages import Answer, Ask
 from dure.guard.permissions import Actor, owner
+from dure.language import Words
 from dure.site import inbox, reviews
 from dure.site.runner import Runner
 from dure.site.settings import Site
@@ -284,3 +287,15 @@ def test_a_permit_of_another_hospitals_key_is_not_this_ones(stage: Any, site: Si
 
     with pytest.raises(PermitError):
         verify(envelope, site.signer().public_key, "Hungary")
+
+
+@pytest.mark.parametrize(("language", "reason"), [("en", "has no permit"), ("ko", "허가가 없습니다")])
+def test_what_the_hub_did_not_take_is_told_in_the_readers_language(
+    site: Site, hash_: str, monkeypatch: pytest.MonkeyPatch, language: str, reason: str
+) -> None:
+    inbox.sent(site, hash_, "digest", Words("The study has no permit", "이 연구에는 허가가 없습니다"))
+    monkeypatch.setenv("DURE_LANGUAGE", language)
+    for command in (("review", "list"), ("site", "status")):
+        shown = CliRunner().invoke(app, [*command, str(site.folder)], env={"COLUMNS": "200"})
+        assert shown.exit_code == 0
+        assert reason in shown.stdout
