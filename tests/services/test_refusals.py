@@ -6,10 +6,13 @@ import base64
 import contextlib
 import errno
 import os
+import resource
 import shutil
 import socket
 import ssl
 import struct
+import subprocess
+import sys
 import time
 import zlib
 from collections.abc import Iterator
@@ -34,6 +37,7 @@ from dure.federation import calls as calling
 from dure.federation import frames
 from dure.federation.calls import Calls
 from dure.federation.flare_wire import HUB, Credentials, FlareWire
+from dure.federation.health import FILES
 from dure.federation.invitation import PREFIX, Invitation
 from dure.federation.membership import Line, OwnKeys, enrol, read_membership
 from dure.guard import certificates
@@ -130,6 +134,22 @@ def test_a_thousand_silent_callers_keep_nobody_out(town: Any, tmp_path: Path) ->
                 pytest.skip("this machine lets a process open fewer than 1,100 files")
             raise
         up(joined(town, tmp_path / "a", f"Behind a thousand {tmp_path.name}"))
+
+
+def test_a_service_may_open_more_files_than_the_shell_it_was_started_from() -> None:
+    code = (
+        "import resource\n"
+        "hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))\n"
+        "from dure.federation.health import until_stopped\n"
+        "class Service:\n"
+        "    def run(self): print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])\n"
+        "    def stop(self): pass\n"
+        "until_stopped(Service())\n"
+    )
+    may = int(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    assert may == (FILES if hard == resource.RLIM_INFINITY else min(FILES, hard))
 
 
 def test_a_hospital_under_another_ones_name(town: Any, tmp_path: Path) -> None:

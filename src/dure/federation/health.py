@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import resource
 import signal
 import socket
 import threading
@@ -17,6 +18,8 @@ from typing import Any, Protocol
 
 from dure.errors import AlreadyRunning
 
+FILES = 8192
+"""Open files of a service, as `deploy/dure-hub.service` allows."""
 Report = Callable[[], tuple[bool, Mapping[str, Any]]]
 """Whether the service is well, and plain facts about it."""
 
@@ -35,11 +38,21 @@ def until_stopped(service: Service) -> None:
     With its parent's process id in DURE_WITH_PARENT it also ends when that process does, however that ends.
     """
     os.umask(0o077)
+    _allow_files()
     if parent := os.environ.get("DURE_WITH_PARENT"):
         threading.Thread(target=_stop_with_parent, args=(service, int(parent)), daemon=True).start()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: service.stop())
     service.run()
+
+
+def _allow_files() -> None:
+    """Let this process open as many files as it may ask for, up to FILES: many systems begin with 1,024, which callers
+    without a certificate could use up for the seconds that a handshake may take."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _stop_with_parent(service: Service, parent: int) -> None:
