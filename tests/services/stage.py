@@ -18,8 +18,10 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
+from dure.client import alliance as client
 from dure.client.alliance import Alliance
 from dure.demo import offices
 from dure.federation.membership import enrol
@@ -148,8 +150,10 @@ class Town:
         folder = self.folder / "researcher"
         if not (folder / "member.json").exists():
             enrol(self.authority.invite("Researcher", "researcher"), folder, START)
-        with Alliance(folder) as alliance:
-            yield alliance
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(client, "PATIENCE", START)  # a loaded machine is no error
+            with Alliance(folder) as alliance:
+                yield alliance
 
     def permit(self, study: Study, *names: str, grants: tuple[Any, ...] = ("per_hospital", "difference")) -> None:
         """The stewards named (or all) sign, once the study has come in."""

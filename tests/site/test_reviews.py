@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -10,9 +13,7 @@ from typing import Any
 import pytest
 import yaml
 from securesystemslib.signer import CryptoSigner
-from typer.testing import CliRunner
 
-from dure.cli.commands import app
 from dure.errors import BoardsDecide, DecisionRefused, LifecycleError, NotPermitted, PermitError
 from dure.federation.messages import Answer, Ask
 from dure.guard.permissions import Actor, owner
@@ -291,11 +292,11 @@ def test_a_permit_of_another_hospitals_key_is_not_this_ones(stage: Any, site: Si
 
 @pytest.mark.parametrize(("language", "reason"), [("en", "has no permit"), ("ko", "허가가 없습니다")])
 def test_what_the_hub_did_not_take_is_told_in_the_readers_language(
-    site: Site, hash_: str, monkeypatch: pytest.MonkeyPatch, language: str, reason: str
+    site: Site, hash_: str, language: str, reason: str
 ) -> None:
     inbox.sent(site, hash_, "digest", Words("The study has no permit", "이 연구에는 허가가 없습니다"))
-    monkeypatch.setenv("DURE_LANGUAGE", language)
+    said = {**os.environ, "DURE_LANGUAGE": language, "COLUMNS": "200"}
     for command in (("review", "list"), ("site", "status")):
-        shown = CliRunner().invoke(app, [*command, str(site.folder)], env={"COLUMNS": "200"})
-        assert shown.exit_code == 0
+        asked = [sys.executable, "-m", "dure.cli", *command, str(site.folder)]
+        shown = subprocess.run(asked, env=said, capture_output=True, text=True, check=True)
         assert reason in shown.stdout
