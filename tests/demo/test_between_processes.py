@@ -25,7 +25,8 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("scheme", ["tcp", pytest.param("grpc", marks=pytest.mark.slow)])
+@pytest.mark.slow  # tests/services compares a run between processes with one inside a process every time
+@pytest.mark.parametrize("scheme", ["tcp", "grpc"])
 def test_the_numbers_are_those_of_one_process(local: dict[str, Any], tmp_path: Path, scheme: str) -> None:
     folder = tmp_path / "demo"
     command = [*COMMAND, "--folder", str(folder), "--engine", "flare", "--scheme", scheme]

@@ -16,7 +16,7 @@ from dure.errors import LifecycleError, NotPermitted
 from dure.site import inbox
 
 
-@pytest.mark.parametrize("scheme", ["tcp", "grpc"])
+@pytest.mark.parametrize("scheme", ["tcp", pytest.param("grpc", marks=pytest.mark.slow)])
 def test_a_study_goes_from_submission_to_released_tables(
     four: Callable[..., Any], services: Any, tmp_path: Path, scheme: str
 ) -> None:
