@@ -16,6 +16,21 @@ TESTS = Path(__file__).parents[1] / "tests"
 
 NOT_PROTECTED: tuple[tuple[str, str], ...] = (
     (
+        "A hub that breaks the protocol can read one hospital's numbers: known, not fixed yet",
+        "A review found attacks that need no hospital's help. The hub can ask one hospital another question than the "
+        "others (earlier results are not in what is signed, and not everybody in a sum has to sign), so that the "
+        "others add nothing. And it can open three sums, each of which differs enough from the others, whose "
+        "difference is one hospital, or choose signers who never saw the earlier sum. Until this is repaired, masked "
+        "sums protect against a hub that reads what it holds, not against one that sends what it likes.",
+    ),
+    (
+        "A hub can spoil a hospital's audit log, and play old decisions again: known, not fixed yet",
+        "A message whose fields are of the wrong kind is written into the hospital's log in a way that does not read "
+        "back; the service then stops and `dure audit verify` calls the log changed. A shared board's old approval is "
+        "taken again after the board declined or the hospital withdrew. A power cut at the hub can leave a countersigned "
+        "head over lines that were not on disk. A hub can also show a hospital's old `difference` permit to others.",
+    ),
+    (
         "The hub's process sees working totals",
         "Masks hide each hospital's part, not the sum. Totals of every round are exact, and the hub's "
         "administrator can "
