@@ -164,7 +164,7 @@ class Member:
 
     def _set(self, asked: Exchange) -> bytes:
         """Sign whose numbers are in the sum: one set in a session, and none that would show a few hospitals."""
-        facts = self._known(asked.session)
+        facts = self._of(asked)
         alive, dead = list(asked.body["alive"]), list(asked.body["dead"])
         self.must("order", "vector" in facts and ("over" not in facts or facts["set"] == sorted(alive)))
         self.must("overlap", not set(alive) & set(dead))
@@ -187,7 +187,7 @@ class Member:
     def _reveal(self, asked: Exchange) -> bytes:
         """Shares that open the sum of the set all have signed: of own masks where a vector is in it, of pair masks
         where none is; never both of one hospital, and only once."""
-        facts, signatures = self._known(asked.session), dict(asked.body["signatures"])
+        facts, signatures = self._of(asked), dict(asked.body["signatures"])
         self.must("order", "set" in facts)
         if "over" in facts:
             self.must("replay", facts["over"][0] == asked.digest)
@@ -286,6 +286,12 @@ class Member:
         facts = self.record.read(session)
         self.must("order", facts is not None)
         return facts or {}
+
+    def _of(self, asked: Exchange) -> Facts:
+        """The session's facts, which belong to one study and run: another study's permits say nothing about it."""
+        facts = self._known(asked.session)
+        self.must("question", facts["about"] == [asked.study, asked.run])
+        return facts
 
     def _reply(self, asked: Exchange, body: Mapping[str, Any]) -> bytes:
         return Reply(self.hospital, asked.session, asked.stage, body).to_bytes()
