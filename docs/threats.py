@@ -28,7 +28,8 @@ NOT_PROTECTED: tuple[tuple[str, str], ...] = (
         "A message whose fields are of the wrong kind is written into the hospital's log in a way that does not read "
         "back; the service then stops and `dure audit verify` calls the log changed. A shared board's old approval is "
         "taken again after the board declined or the hospital withdrew. A power cut at the hub can leave a "
-        "countersigned head over lines that were not on disk. A hub can also show a hospital's old `difference` permit to others.",
+        "countersigned head over lines that were not on disk. A hub can also show a hospital's old `difference` "
+        "permit to others.",
     ),
     (
         "The hub's process sees working totals",

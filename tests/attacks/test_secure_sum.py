@@ -64,9 +64,9 @@ class Hub:
         self.vectors: dict[str, bytes] = {}
         self.signatures: dict[str, bytes] = {}
 
-    def say(self, name: str, stage: Stage, body: dict[str, Any]) -> dict[str, Any] | None:
+    def say(self, name: str, stage: Stage, body: dict[str, Any], study: str = sums.STUDY) -> dict[str, Any] | None:
         """The reply's body, or None where the hospital refuses."""
-        exchange = Exchange(stage, self.session, "run", sums.STUDY, "step", self.round, None, body)
+        exchange = Exchange(stage, self.session, "run", study, "step", self.round, None, body)
         raw = unpack(self.town.hospitals[name].answer(exchange.to_bytes()))
         if raw.get("kind") == "error":
             assert error_from(raw["error"]).code() == "sum-refused"
@@ -222,6 +222,20 @@ def asks_another_round(town: Any) -> bool:
     return hub.vector(VICTIM, ask=Ask("run", sums.STUDY, "step", 1, hub.names).to_bytes())
 
 
+def signs_under_another_study(town: Any) -> bool:
+    """The set of one study's sum is signed in the name of another, whose permits and history say nothing of it."""
+    hub = Hub(town)
+    body = {"alive": list(hub.names), "dead": [], "permits": {}, "keys": None}
+    return hub.to_vectors() and hub.say(VICTIM, "set", body, study="sha256:" + "6" * 64) is not None
+
+
+def reveals_under_another_study(town: Any) -> bool:
+    hub = Hub(town)
+    assert hub.to_sets()
+    body = {"signatures": hub.signatures, "sealed": None}
+    return hub.say(VICTIM, "reveal", body, study="sha256:" + "6" * 64) is not None
+
+
 def says_alive_and_dead(town: Any) -> bool:
     hub = Hub(town)
     assert hub.to_vectors()
@@ -362,6 +376,8 @@ ATTACKS: list[tuple[str, Attack]] = [
     ("order", takes_numbers_before_shares),
     ("question", asks_another_group),
     ("question", asks_another_round),
+    ("question", signs_under_another_study),
+    ("question", reveals_under_another_study),
     ("overlap", says_alive_and_dead),
     ("participants", forgets_a_participant),
     ("participants", adds_a_participant),
