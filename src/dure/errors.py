@@ -70,6 +70,10 @@ class DureError(Exception):
         what, why, remedy = self.parts(language)
         return f"{what} {why} {remedy}"
 
+    def words(self) -> Words:
+        """`text` in both languages."""
+        return Words(self.text("en"), self.text("ko"))
+
     @staticmethod
     def _said(value: object, language: Language | None) -> object:
         return value.say(language) if isinstance(value, Words) else value

@@ -35,6 +35,10 @@ SESSION = bytes(range(32))
 Attack = Callable[[Any], bool]
 
 
+OTHER = "sha256:" + "6" * 64
+"""Another study than the one that is summed."""
+
+
 def without(rule: str) -> type[Member]:
     """A hospital that does everything right but for one check."""
 
@@ -222,18 +226,23 @@ def asks_another_round(town: Any) -> bool:
     return hub.vector(VICTIM, ask=Ask("run", sums.STUDY, "step", 1, hub.names).to_bytes())
 
 
+def shares_under_another_study(town: Any) -> bool:
+    hub = Hub(town)
+    return hub.keys() and hub.say(VICTIM, "shares", {"keys": hub.adverts}, study=OTHER) is not None
+
+
 def signs_under_another_study(town: Any) -> bool:
     """The set of one study's sum is signed in the name of another, whose permits and history say nothing of it."""
     hub = Hub(town)
     body = {"alive": list(hub.names), "dead": [], "permits": {}, "keys": None}
-    return hub.to_vectors() and hub.say(VICTIM, "set", body, study="sha256:" + "6" * 64) is not None
+    return hub.to_vectors() and hub.say(VICTIM, "set", body, study=OTHER) is not None
 
 
 def reveals_under_another_study(town: Any) -> bool:
     hub = Hub(town)
     assert hub.to_sets()
     body = {"signatures": hub.signatures, "sealed": None}
-    return hub.say(VICTIM, "reveal", body, study="sha256:" + "6" * 64) is not None
+    return hub.say(VICTIM, "reveal", body, study=OTHER) is not None
 
 
 def says_alive_and_dead(town: Any) -> bool:
@@ -350,7 +359,7 @@ def leaves_one_out_with_another_permit(town: Any) -> bool:
     """A permit for another study, or signed by somebody else, is no permission."""
     victim = town.hospitals[VICTIM]
     wrong = [
-        victim.permit(difference=True, study="sha256:" + "6" * 64),
+        victim.permit(difference=True, study=OTHER),
         victim.permit(difference=False),
         town.hospitals["h1"].permit(difference=True, hospital=VICTIM),
         victim.permit(difference=True, expires=victim_expired()),
@@ -376,6 +385,7 @@ ATTACKS: list[tuple[str, Attack]] = [
     ("order", takes_numbers_before_shares),
     ("question", asks_another_group),
     ("question", asks_another_round),
+    ("question", shares_under_another_study),
     ("question", signs_under_another_study),
     ("question", reveals_under_another_study),
     ("overlap", says_alive_and_dead),

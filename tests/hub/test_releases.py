@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from contextlib import nullcontext
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -205,3 +206,14 @@ def test_what_the_office_fetches_by_command_is_in_the_hubs_log(
     assert [(one["study"], one["by"], one["organisation"]) for one in fetched] == [
         (ran.study.hash, "office", "Alliance")
     ]
+
+
+@pytest.mark.parametrize(("language", "called"), [("en", "owner of the folder"), ("ko", "폴더 소유자")])
+def test_what_is_shown_names_every_decider_in_the_readers_language(
+    ran: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], language: str, called: str
+) -> None:
+    """Also whoever holds a folder without accounts, who is in no table of roles."""
+    monkeypatch.setenv("DURE_LANGUAGE", language)
+    decided = {"name": "Alliance", "organisation": "Alliance", "role": "owner", "approves": False}
+    release._print(dataclasses.replace(waits(ran), decisions=(decided,)))
+    assert called in capsys.readouterr().out

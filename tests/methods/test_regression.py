@@ -484,7 +484,7 @@ def test_strong_effects_are_estimated_and_only_true_separation_is_said(family: s
     """Random small designs with effects up to 8 on the logit scale, rare levels among them."""
     random = np.random.default_rng(22)
     seen = {True: 0, False: 0}
-    for _ in range(60):
+    for _ in range(120):
         n = int(random.integers(40, 250))
         frame = pd.DataFrame(
             {
@@ -508,8 +508,8 @@ def test_strong_effects_are_estimated_and_only_true_separation_is_said(family: s
         else:
             with pytest.raises(NotEstimable):
                 fit(frame, "y ~ x + d", family)
-    assert seen[True] > 30, seen
-    assert seen[False] > 0, seen
+    assert seen[True] > 60, seen
+    assert seen[False] > 2, seen
 
 
 @pytest.mark.parametrize("odds", [3.0, 5.0, 7.0])

@@ -80,7 +80,7 @@ def show(folder: HubFolder, study: StudyName, as_json: Annotated[bool, typer.Opt
 
 
 def _print(item: Waiting) -> None:
-    from dure.guard.permissions import ROLES
+    from dure.guard.permissions import role_name
     from dure.hub.releases import APPROVALS, CONTEXT
 
     console.print(Text(item.title.say(), style="bold"))
@@ -94,7 +94,7 @@ def _print(item: Waiting) -> None:
         show_remark(Words(f"{step}: left out, {why.en}", f"{step}: 제외, {why.ko}"))
     for decided in item.decisions:
         verdict = Words("approves", "승인") if decided["approves"] else Words("refuses", "거절")
-        who = f"{decided['name']} ({decided['organisation']}, {ROLES[decided['role']].say()})"
+        who = f"{decided['name']} ({decided['organisation']}, {role_name(decided['role']).say()})"
         console.print(Text(f"  {who}: {verdict.say()}"))
     console.print(
         Text(say(f"Approvals: {item.approvals} of {APPROVALS}", f"승인: {APPROVALS} 가운데 {item.approvals}"))

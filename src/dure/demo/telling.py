@@ -309,7 +309,7 @@ def _short(error: Any) -> Words:
 def _status(outcome: Outcome) -> tuple[Any, Words | None]:
     """The report's word for what became of a step, and the reason of its first fold without a result."""
     errors = [fold.error for fold in outcome.folds.values() if fold.error]
-    reason = Words(errors[0].text("en"), errors[0].text("ko")) if errors else None
+    reason = errors[0].words() if errors else None
     said = {"finished": "done", "waiting": "waiting", "refused": "refused"}
     return said.get(outcome.status, "failed"), reason
 

@@ -224,15 +224,21 @@ def can(actor: Actor, action: str, proposer: str | None = None) -> bool:
     return whose == "any" or (whose == "own" and proposer is not None and actor.organisation == proposer)
 
 
+def role_name(role: str) -> Words:
+    """How a role is called, also that of whoever holds a folder without accounts."""
+    if role == "owner":
+        return Words("owner of the folder", "폴더 소유자")
+    return next((words for name, words in ROLES.items() if name == role), Words(role, role))
+
+
 def check(actor: Actor, action: str, proposer: str | None = None) -> None:
     """Raise NotPermitted unless the table allows it."""
     if not can(actor, action, proposer):
         known = ACTIONS.get(action)
-        role = ROLES[actor.role] if actor.role in ROLES else Words(str(actor.role), str(actor.role))
         roles = [ROLES[name] for name in known.who] if known else []
         raise NotPermitted(
             name=actor.name,
-            role=role,
+            role=role_name(actor.role),
             action=known.says if known else Words(action, action),
             roles=Words(", ".join(r.en for r in roles) or "–", ", ".join(r.ko for r in roles) or "–"),
         )

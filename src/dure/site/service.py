@@ -253,7 +253,7 @@ class SiteService:
             try:
                 self._line.call("permit", pack(body))
             except (PermitError, LifecycleError, UnknownStudy, UnknownHospital) as error:  # the hub's last word
-                inbox.sent(self.site, hash_, given.digest, Words(error.text("en"), error.text("ko")))
+                inbox.sent(self.site, hash_, given.digest, error.words())
                 self.journal.say("answer refused by the hub", level="error", study=hash_, problem=error.text("en"))
                 continue
             except HubUnreachable:

@@ -133,11 +133,10 @@ class Member:
 
     def _vector(self, asked: Exchange, part: Part) -> bytes:
         """This hospital's numbers of the round, masked; and its keys for the next sum."""
-        facts, ask = self._known(asked.session), Ask.from_bytes(asked.body["ask"])
+        facts, ask = self._known(asked.session, asked), Ask.from_bytes(asked.body["ask"])
         asked_for = (ask.run, ask.study, ask.step, ask.round, ask.fold, ask.alone)
         same = asked_for == (asked.run, asked.study, asked.step, asked.round, asked.fold, False)
         self.must("question", same and sorted(ask.hospitals) == sorted(facts["roster"]))
-        self.must("question", facts["about"] == [asked.study, asked.run])
         self.must("order", "keys" in facts and "over" not in facts)
         if asked.body["sealed"] is not None:
             self._take(facts, asked.session, asked.body["sealed"])
@@ -153,7 +152,7 @@ class Member:
         self.must("replay", facts.setdefault("vector", said) == said)
         vector = masks.masked(mine.arrays, declaration, len(facts["roster"]), self._streams(asked.session, facts))
         with self.record.whole():
-            now = self._known(asked.session)
+            now = self._known(asked.session, asked)
             self.must("order", "over" not in now)
             for name in ("received", "vector"):
                 self.must("replay", now.setdefault(name, facts.get(name)) == facts.get(name))
@@ -164,7 +163,7 @@ class Member:
 
     def _set(self, asked: Exchange) -> bytes:
         """Sign whose numbers are in the sum: one set in a session, and none that would show a few hospitals."""
-        facts = self._of(asked)
+        facts = self._known(asked.session, asked)
         alive, dead = list(asked.body["alive"]), list(asked.body["dead"])
         self.must("order", "vector" in facts and ("over" not in facts or facts["set"] == sorted(alive)))
         self.must("overlap", not set(alive) & set(dead))
@@ -187,7 +186,7 @@ class Member:
     def _reveal(self, asked: Exchange) -> bytes:
         """Shares that open the sum of the set all have signed: of own masks where a vector is in it, of pair masks
         where none is; never both of one hospital, and only once."""
-        facts, signatures = self._of(asked), dict(asked.body["signatures"])
+        facts, signatures = self._known(asked.session, asked), dict(asked.body["signatures"])
         self.must("order", "set" in facts)
         if "over" in facts:
             self.must("replay", facts["over"][0] == asked.digest)
@@ -202,7 +201,7 @@ class Member:
         reply = self._reply(asked, {"shares": shares})
         following = keys.next_session(asked.session)
         if asked.body["sealed"] is not None:
-            after = self._known(following)
+            after = self._known(following, asked)
             self._take(after, following, asked.body["sealed"])
             self.record.write(following, asked.run, after)
         self.record.forget(asked.run, but=(asked.session, following))
@@ -223,7 +222,7 @@ class Member:
 
     def _deal(self, asked: Exchange, session: bytes, adverts: Mapping[str, Advert]) -> dict[str, bytes]:
         """Check everybody's keys, and seal a share of both secrets for each of the others."""
-        facts = self._known(session)
+        facts = self._known(session, asked)
         if "keys" in facts:
             self.must("replay", facts["keys"] == adverts)
             return dict(facts["sealed"])
@@ -282,16 +281,12 @@ class Member:
             between |= changed if len(changed) < self.minimum else set()
         return all(_permits_differences(permits.get(name), self.pins.key(name), name, asked.study) for name in between)
 
-    def _known(self, session: bytes) -> Facts:
+    def _known(self, session: bytes, asked: Exchange) -> Facts:
+        """A session's facts, which belong to one study and run: another study's permits say nothing about it."""
         facts = self.record.read(session)
         self.must("order", facts is not None)
+        self.must("question", facts is None or facts["about"] == [asked.study, asked.run])
         return facts or {}
-
-    def _of(self, asked: Exchange) -> Facts:
-        """The session's facts, which belong to one study and run: another study's permits say nothing about it."""
-        facts = self._known(asked.session)
-        self.must("question", facts["about"] == [asked.study, asked.run])
-        return facts
 
     def _reply(self, asked: Exchange, body: Mapping[str, Any]) -> bytes:
         return Reply(self.hospital, asked.session, asked.stage, body).to_bytes()
