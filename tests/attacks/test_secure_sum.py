@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from scipy.stats import chisquare
 
 from dure.federation.messages import Ask, error_from
 from dure.federation.secure_sum import keys, masks, sharing
+from dure.federation.secure_sum import member as asking
 from dure.federation.secure_sum.exchange import Exchange, Stage
 from dure.federation.secure_sum.member import Member
 from dure.federation.secure_sum.refusals import RULES
@@ -30,7 +31,7 @@ sums = importlib.util.module_from_spec(_spec)
 sys.modules["dure_attacks_sums"] = sums
 _spec.loader.exec_module(sums)
 
-VICTIM = "h0"
+VICTIM, NAMES = "h0", ("h0", "h1", "h2", "h3")
 SESSION = bytes(range(32))
 Attack = Callable[[Any], bool]
 
@@ -60,9 +61,17 @@ class Puppet(Member):
 class Hub:
     """Full control: any message to any hospital, stage by stage."""
 
-    def __init__(self, town: Any, names: tuple[str, ...] = (), session: bytes = SESSION, round_: int = 0) -> None:
+    def __init__(
+        self,
+        town: Any,
+        names: tuple[str, ...] = (),
+        session: bytes = SESSION,
+        round_: int = 0,
+        members: tuple[str, ...] = (),
+    ) -> None:
         self.town, self.session, self.round = town, session, round_
         self.names = names or tuple(town.hospitals)
+        self.members = members or self.names
         self.adverts: dict[str, Any] = {}
         self.sealed: dict[str, Any] = {}
         self.vectors: dict[str, bytes] = {}
@@ -81,9 +90,12 @@ class Hub:
     def ask(self) -> bytes:
         return Ask("run", sums.STUDY, "step", self.round, self.names).to_bytes()
 
-    def keys(self, roster: dict[str, bytes] | None = None) -> bool:
+    def keys(self, roster: dict[str, bytes] | None = None, told: dict[str, tuple[str, ...]] | None = None) -> bool:
+        """`told`: other members of the study for some hospitals."""
+        roster = roster or {name: self.town.hospitals[name].public for name in self.names}
         for name in self.names:
-            said = self.say(name, "keys", {"roster": roster or {n: self.town.hospitals[n].public for n in self.names}})
+            members = list((told or {}).get(name, self.members))
+            said = self.say(name, "keys", {"roster": roster, "members": members})
             if said is None:
                 return False
             self.adverts[name] = said["advert"]
@@ -120,6 +132,20 @@ class Hub:
     def to_sets(self) -> bool:
         return self.to_vectors() and all(self.set(name, list(self.names), []) for name in self.names)
 
+    def opened(self, signers: Sequence[str]) -> Any:
+        """The total of all vectors with the shares of these hospitals only, or None where one of them refuses."""
+        if not all(self.set(name, list(self.names), []) for name in signers):
+            return None
+        found = {name: self.reveal(name, self.signatures) for name in signers}
+        if None in found.values():
+            return None
+        places, streams = sorted(self.names), []
+        for name in self.names:
+            shares = {places.index(signer) + 1: given[name] for signer, given in found.items() if given}
+            needed = dict(list(shares.items())[: sharing.threshold(len(self.names))])
+            streams.append(keys.own_stream(self.session, name, sharing.combine(needed), -1))
+        return masks.opened(masks.added(list(self.vectors.values()), sums.DECLARED), sums.DECLARED, streams)
+
     def facts(self, name: str) -> dict[str, Any]:
         """What a hospital that is the hub's puppet knows."""
         found = self.town.hospitals[name].record.read(self.session)
@@ -134,8 +160,9 @@ class Hub:
         shares = {places.index(name) + 1: self.facts(name)["received"][VICTIM][:32] for name in others[:needed]}
         streams = [keys.own_stream(self.session, VICTIM, sharing.combine(shares), -1)]
         for name in others:
-            private = self.facts(name)["secrets"]["mask"]
-            streams.append(keys.pair_stream(self.session, name, private, VICTIM, self.adverts[VICTIM]["mask"]))
+            private, question = self.facts(name)["secrets"]["mask"], self.facts(name)["vector"][1]
+            theirs = self.adverts[VICTIM]["mask"]
+            streams.append(keys.pair_stream(self.session, question, name, private, VICTIM, theirs))
         vector = np.frombuffer(self.vectors[VICTIM], "<u4")
         return bool(
             sums.same(masks.opened(vector, sums.DECLARED, streams), sums.exact([self.town.hospitals[VICTIM].part]))
@@ -168,7 +195,8 @@ def swaps_session_keys(town: Any) -> bool:
 def hides_the_victims_key(town: Any) -> bool:
     """The others are told that another key is the victim's."""
     hub, roster = Hub(town), town.roster
-    return hub.say(VICTIM, "keys", {"roster": roster | {VICTIM: roster["h1"]}}) is not None
+    body = {"roster": roster | {VICTIM: roster["h1"]}, "members": list(roster)}
+    return hub.say(VICTIM, "keys", body) is not None
 
 
 def asks_twice_under_the_same_masks(town: Any) -> bool:
@@ -279,6 +307,11 @@ def goes_below_the_threshold(town: Any) -> bool:
     return hub.set(VICTIM, ["h0", "h1"], ["h2", "h3"])
 
 
+def begins_without_half(town: Any) -> bool:
+    """The study's sums are made among seven; three are told so, and asked alone."""
+    return Hub(town, ("h0", "h1", "h2"), members=tuple(town.hospitals)).keys()
+
+
 def begins_with_two(town: Any) -> bool:
     return Hub(town, ("h0", "h1")).keys()
 
@@ -309,6 +342,20 @@ def takes_shares_for_too_few_signatures(town: Any) -> bool:
     hub = Hub(town)
     assert hub.to_sets()
     return hub.reveal(VICTIM, {name: hub.signatures[name] for name in ("h0", "h1")}) is not None
+
+
+def chooses_signers_who_never_compared(town: Any) -> bool:
+    """The sum of five is signed by three of them, then that of three by two others: nobody sees both sets, and they
+    differ by h0 and h1."""
+    everybody = tuple(town.hospitals)
+    hub = Hub(town)
+    assert hub.to_vectors()
+    every = hub.opened(everybody[:3])
+    hub = Hub(town, everybody[2:], bytes(32), 1, everybody)
+    assert hub.to_vectors()
+    some = hub.opened(everybody[3:])
+    parts = [town.hospitals[name].part["n"] for name in everybody[:2]]
+    return some is not None and every["n"] - some["n"] == sum(parts)
 
 
 def forges_a_signature(town: Any) -> bool:
@@ -370,6 +417,36 @@ def leaves_one_out_with_another_permit(town: Any) -> bool:
     return any(total is not None for total in opened)
 
 
+def adds_up_three_sums(town: Any) -> bool:
+    """{0,1,2} + {0,3,4} − {1,2,3,4} is the victim twice, and any two of the three differ by three hospitals."""
+    sets = (("h0", "h1", "h2"), ("h0", "h3", "h4"), ("h1", "h2", "h3", "h4"))
+    totals = [
+        town.collect(town.summing(members=tuple(town.hospitals)), names, round_).total
+        for round_, names in enumerate(sets)
+    ]
+    if None in totals:
+        return False
+    one, other, rest = totals
+    twice = {name: one[name] + other[name] - rest[name] for name in ("n", "cells")}
+    return all((twice[name] == 2 * town.hospitals[VICTIM].part[name]).all() for name in twice)
+
+
+def tells_groups_of_each_other_nothing(town: Any) -> bool:
+    """Two threes that do not know of each other, then all seven: what is left is the seventh, the victim."""
+    groups = (("h1", "h2", "h3"), ("h4", "h5", "h6"), tuple(town.hospitals))
+    totals = [town.collect(town.summing(members=names), names, round_).total for round_, names in enumerate(groups)]
+    if None in totals:
+        return False
+    one, other, every = totals
+    return bool(every["n"] - one["n"] - other["n"] == town.hospitals[VICTIM].part["n"])
+
+
+def tells_hospitals_of_different_members(town: Any) -> bool:
+    """In one session the victim believes in another group than the others do."""
+    hub = Hub(town)
+    return hub.keys(told={VICTIM: (*town.hospitals, "h9")}) and hub.shares()
+
+
 def victim_expired() -> Any:
     from datetime import UTC, datetime, timedelta
 
@@ -379,6 +456,7 @@ def victim_expired() -> Any:
 ATTACKS: list[tuple[str, Attack]] = [
     ("pinned_key", swaps_identities),
     ("key_signature", swaps_session_keys),
+    ("key_signature", tells_hospitals_of_different_members),
     ("own_key", hides_the_victims_key),
     ("replay", asks_twice_under_the_same_masks),
     ("replay", uses_old_shares_again),
@@ -392,6 +470,8 @@ ATTACKS: list[tuple[str, Attack]] = [
     ("participants", forgets_a_participant),
     ("participants", adds_a_participant),
     ("not_present", says_the_victim_is_dead),
+    ("members", tells_groups_of_each_other_nothing),
+    ("threshold", begins_without_half),
     ("threshold", goes_below_the_threshold),
     ("minimum_hospitals", begins_with_two),
     ("minimum_hospitals", ends_with_two),
@@ -399,18 +479,28 @@ ATTACKS: list[tuple[str, Attack]] = [
     ("unsigned", takes_shares_without_signatures),
     ("unsigned", takes_shares_for_too_few_signatures),
     ("unsigned", forges_a_signature),
+    ("unsigned", chooses_signers_who_never_compared),
     ("forged_share", forges_a_share),
     ("forged_share", gives_a_share_of_another),
     ("difference", leaves_one_out),
     ("difference", drops_one_afterwards),
     ("difference", leaves_one_out_with_another_permit),
+    ("difference", adds_up_three_sums),
 ]
+SIZES = {
+    begins_without_half: 7,
+    chooses_signers_who_never_compared: 5,
+    adds_up_three_sums: 5,
+    tells_groups_of_each_other_nothing: 7,
+}
+"""Hospitals of an attack's town, where they are not four."""
 
 
 @pytest.mark.parametrize(("rule", "attack"), ATTACKS, ids=[attack.__name__ for _, attack in ATTACKS])
 def test_an_attack_works_without_its_check_and_is_refused_with_it(rule: str, attack: Attack) -> None:
-    assert attack(sums.town(4, kind=without(rule))), "the attack does not work: it shows nothing"
-    town = sums.town(4)
+    size = SIZES.get(attack, 4)
+    assert attack(sums.town(size, kind=without(rule))), "the attack does not work: it shows nothing"
+    town = sums.town(size)
     assert not attack(town)
     refused = {entry["rule"] for hospital in town.hospitals.values() for entry in hospital.logged}
     assert refused == {rule}
@@ -434,6 +524,37 @@ def test_invented_hospitals_open_one_hospitals_numbers_until_its_list_is_closed(
             ghosts.hospitals[ghost.name] = ghost
         hub = Hub(ghosts, session=bytes(32))
         assert (hub.to_vectors() and hub.read_victim()) is not closed
+
+
+@pytest.mark.parametrize("other", [{"state": {"edge": 1e9}}, {"results": {"score": None}}], ids=["state", "results"])
+@pytest.mark.parametrize("signers", [("h1", "h2", "h3"), tuple(NAMES)], ids=["others-sign", "all-sign"])
+def test_a_hospital_that_is_asked_something_else_than_the_others_shows_nothing(
+    monkeypatch: pytest.MonkeyPatch, other: dict[str, Any], signers: tuple[str, ...]
+) -> None:
+    """The others are asked so that they have nothing to add: another state, or no result of the step before. The twin
+    is a protocol whose masks and signatures are those of any question."""
+    asked = {"state": {"edge": 0.0}, "results": {"score": b"a result"}}
+
+    def reads(bound: bool) -> bool:
+        town = sums.town(4)
+        hub = Hub(town)
+        assert hub.keys()
+        assert hub.shares()
+        for name in hub.names:
+            if name != VICTIM:
+                town.hospitals[name].part = {what: values * 0 for what, values in town.hospitals[name].part.items()}
+            ask = Ask("run", sums.STUDY, "step", 0, hub.names, **(asked if name == VICTIM else asked | other))
+            assert hub.vector(name, ask=ask.to_bytes())
+        total = hub.opened(signers)
+        refused = {entry["rule"] for hospital in town.hospitals.values() for entry in hospital.logged}
+        assert refused == ({"unsigned"} if bound and VICTIM in signers else set())
+        return sums.same(total, sums.exact([town.hospitals[VICTIM].part]))
+
+    assert not reads(True)
+    stream = keys.pair_stream
+    monkeypatch.setattr(keys, "pair_stream", lambda session, question, *rest: stream(session, b"", *rest))
+    monkeypatch.setattr(asking, "question_digest", lambda ask, declaration: bytes(32))
+    assert reads(False)
 
 
 def test_with_the_permit_it_needs_the_difference_may_be_opened() -> None:
@@ -477,7 +598,7 @@ def test_keys_that_agree_on_nothing_are_refused() -> None:
     hub = Hub(town)
     assert hub.keys()
     advert = hub.adverts["h1"] | {"mask": bytes(32)}
-    statement = keys.keys_statement(SESSION, (sums.STUDY, "run"), town.roster, "h1", advert)
+    statement = keys.keys_statement(SESSION, (sums.STUDY, "run"), hub.members, town.roster, "h1", advert)
     advert["signature"] = town.hospitals["h1"].key.sign(statement)  # h1 plays along
     assert hub.say("h1", "shares", {"keys": hub.adverts})
     assert hub.say("h2", "shares", {"keys": hub.adverts})
@@ -533,6 +654,6 @@ def test_nothing_beside_the_vector_tells_of_the_numbers() -> None:
     assert town.collect(town.summing()).total is not None
     reply = unpack(town.replies["vector", VICTIM])
     assert set(reply) == {"hospital", "session", "stage", "body"}
-    assert set(reply["body"]) == {"vector", "advert"}
+    assert set(reply["body"]) == {"vector", "question", "advert"}
     sizes = {len(town.replies["vector", name]) for name in town.hospitals}
     assert len(sizes) == 1

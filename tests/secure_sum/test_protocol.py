@@ -331,7 +331,9 @@ def test_a_hospital_that_was_asked_something_else_is_named(sums: ModuleType) -> 
     town = sums.town(5)
     town.hospitals["h2"].declaration = (*sums.DECLARED[:-1], sums.ArraySpec("weights", (5,), "weights", sides=True))
     found = town.collect(town.summing())
-    assert found.total is not None  # four signed the same; its numbers are in the sum, and its shares are not needed
+    assert list(found.errors) == ["h2"]  # under its masks for another question nothing would cancel
+    assert isinstance(found.errors["h2"], AnswerBroken)
+    assert sums.same(found.total, sums.exact([town.hospitals[f"h{place}"].part for place in (0, 1, 3, 4)]))
     town = sums.town(3)
     for name in ("h1", "h2"):
         town.hospitals[name].declaration = (*sums.DECLARED[:-1], sums.ArraySpec("weights", (1, 5), "weights"))

@@ -26,6 +26,9 @@ from dure.study.summary import ArraySpec
 
 PATH = Path(__file__).with_name("vectors.json")
 NAMES = ("A", "B", "가람")
+MEMBERS = (*NAMES, "D")
+"""The study's sums began with one hospital more."""
+RESULTS = {"score": b"the packed result of an earlier step", "none": None}
 STUDY, RUN = "sha256:" + "0" * 64, "run-1"
 DECLARED = (
     ArraySpec("n", (), "count"),
@@ -59,14 +62,15 @@ def made(shares: list[str]) -> dict[str, Any]:
     for name in NAMES:
         given = [fixed(f"seed {name}"), fixed(f"seal {name}"), fixed(f"mask {name}")]
         secrets[name], adverts[name] = keys.fresh(session, name, lambda size, given=given: given.pop())
-        statement = keys.keys_statement(session, (STUDY, RUN), roster, name, adverts[name])
+        statement = keys.keys_statement(session, (STUDY, RUN), MEMBERS, roster, name, adverts[name])
         adverts[name]["signature"] = signing[name].sign(statement)
-    ask = Ask(RUN, STUDY, "model", 2, NAMES, {"beta": [0.5, -1.0]})
+    ask = Ask(RUN, STUDY, "model", 2, NAMES, {"beta": [0.5, -1.0]}, RESULTS)
+    question, digest = question_digest(ask, DECLARED), keys.digest_of(adverts)
     streams = {
         name: [
             keys.own_stream(session, name, secrets[name]["seed"]),
             *(
-                keys.pair_stream(session, name, secrets[name]["mask"], other, adverts[other]["mask"])
+                keys.pair_stream(session, question, name, secrets[name]["mask"], other, adverts[other]["mask"])
                 for other in NAMES
                 if other != name
             ),
@@ -74,7 +78,6 @@ def made(shares: list[str]) -> dict[str, Any]:
         for name in NAMES
     }
     vectors = {name: masks.masked(summary(name), DECLARED, 3, streams[name]) for name in NAMES}
-    question, digest = question_digest(ask, DECLARED), keys.digest_of(adverts)
     statement = keys.set_statement(session, digest, question, list(NAMES))
     nonce, plain = fixed("nonce")[:12], fixed("share 1") + fixed("share 2")
     sealed = keys.seal(session, "A", secrets["A"]["seal"], "B", adverts["B"]["seal"], plain, lambda size: nonce)
@@ -85,6 +88,7 @@ def made(shares: list[str]) -> dict[str, Any]:
         "next_session": keys.next_session(session).hex(),
         "study": STUDY,
         "run": RUN,
+        "members": sorted(MEMBERS),
         "hospitals": {
             name: {
                 "identity_private": fixed(f"identity {name}").hex(),
@@ -101,13 +105,19 @@ def made(shares: list[str]) -> dict[str, Any]:
         },
         "pair_keys": {
             f"{one} {other}": keys.pair_stream(
-                session, one, secrets[one]["mask"], other, adverts[other]["mask"]
+                session, question, one, secrets[one]["mask"], other, adverts[other]["mask"]
             ).key.hex()
             for one, other in (("A", "B"), ("A", "가람"), ("B", "가람"))
         },
         "keys_digest": digest.hex(),
         "declaration": [[spec.name, list(spec.shape), spec.kind, spec.sides] for spec in DECLARED],
-        "question": {"step": "model", "round": 2, "fold": None, "state": {"beta": [0.5, -1.0]}},
+        "question": {
+            "step": "model",
+            "round": 2,
+            "fold": None,
+            "state": {"beta": [0.5, -1.0]},
+            "results": {name: result.hex() if result else None for name, result in RESULTS.items()},
+        },
         "question_digest": question.hex(),
         "set_statement": statement.hex(),
         "sealed": {"from": "A", "to": "B", "nonce": nonce.hex(), "plain": plain.hex(), "sealed": sealed.hex()},
@@ -155,13 +165,14 @@ def test_another_implementation_gives_the_same_masked_bytes() -> None:
     order = [name for kind in LIMBS for name, of in classes.items() if of == kind]
     for mine, hospital in vectors["hospitals"].items():
         secrets = {part: bytes.fromhex(value) for part, value in hospital["secrets"].items()}
-        streams = [(1, hkdf(secrets["seed"], session, msgpack.packb(["dure/sum/1/own", mine])))]
+        streams = [(1, hkdf(secrets["seed"], session, msgpack.packb(["dure/sum/2/own", mine])))]
         for theirs, other in vectors["hospitals"].items():
             if theirs != mine:
                 public = X25519PublicKey.from_public_bytes(bytes.fromhex(other["advert"]["mask"]))
                 shared = X25519PrivateKey.from_private_bytes(secrets["mask"]).exchange(public)
                 pair = sorted([mine, theirs])
-                key = hkdf(shared, session, msgpack.packb(["dure/sum/1/pair", *pair]))
+                asked = bytes.fromhex(vectors["question_digest"])
+                key = hkdf(shared, session, msgpack.packb(["dure/sum/2/pair", asked, *pair]))
                 assert vectors["pair_keys"][" ".join(pair)] == key.hex()
                 streams.append((1 if mine == pair[0] else -1, key))
         plain = [(value, *LIMBS[classes[name]]) for name in order for value in hospital["numbers"][name]]
@@ -182,14 +193,14 @@ def test_another_implementation_reads_the_same_statements() -> None:
     vectors = stored()
     session, study, run = bytes.fromhex(vectors["session"]), vectors["study"], vectors["run"]
     hospitals = vectors["hospitals"]
-    members = [[name, bytes.fromhex(hospitals[name]["identity_public"])] for name in sorted(hospitals)]
+    roster = [[name, bytes.fromhex(hospitals[name]["identity_public"])] for name in sorted(hospitals)]
     listed = []
     for name in sorted(hospitals):
         advert = {part: bytes.fromhex(value) for part, value in hospitals[name]["advert"].items()}
         seed = bytes.fromhex(hospitals[name]["secrets"]["seed"])
-        assert advert["seed"] == hashlib.sha256(msgpack.packb(["dure/sum/1/seed", session, name, seed])).digest()
+        assert advert["seed"] == hashlib.sha256(msgpack.packb(["dure/sum/2/seed", session, name, seed])).digest()
         public = [advert[part] for part in ("mask", "seal", "seed")]
-        statement = msgpack.packb(["dure/sum/1/keys", session, study, run, members, name, *public])
+        statement = msgpack.packb(["dure/sum/2/keys", session, study, run, vectors["members"], roster, name, *public])
         signer = Ed25519PrivateKey.from_private_bytes(bytes.fromhex(hospitals[name]["identity_private"]))
         assert signer.sign(statement) == advert["signature"]
         listed.append([name, *public, advert["signature"]])
@@ -197,11 +208,12 @@ def test_another_implementation_reads_the_same_statements() -> None:
     assert digest.hex() == vectors["keys_digest"]
     asked = vectors["question"]
     about = [study, run, asked["step"], asked["round"], asked["fold"], sorted(hospitals), asked["state"]]
-    question = hashlib.sha256(msgpack.packb([*about, vectors["declaration"]])).digest()
+    results = {name: bytes.fromhex(result) if result else None for name, result in asked["results"].items()}
+    question = hashlib.sha256(msgpack.packb([*about, results, vectors["declaration"]])).digest()
     assert question.hex() == vectors["question_digest"]
-    statement = msgpack.packb(["dure/sum/1/set", session, digest, question, sorted(hospitals)])
+    statement = msgpack.packb(["dure/sum/2/set", session, digest, question, sorted(hospitals)])
     assert statement.hex() == vectors["set_statement"]
-    following = hashlib.sha256(msgpack.packb(["dure/sum/1/next", session])).hexdigest()
+    following = hashlib.sha256(msgpack.packb(["dure/sum/2/next", session])).hexdigest()
     assert following == vectors["next_session"]
 
 

@@ -349,7 +349,7 @@ def test_another_protocol_version(town: Any, tmp_path: Path, monkeypatch: pytest
     assert "7, 8" in str(found.value)
     assert "1" in found.value.fields["ours"]
     assert "갱신" in found.value.text("ko")
-    monkeypatch.setattr(calling, "SPEAKS", (1, 7, 8))  # one version in common is enough
+    monkeypatch.setattr(calling, "SPEAKS", (2, 7, 8))  # one version in common is enough
     up(folder)
 
 

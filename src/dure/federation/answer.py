@@ -287,12 +287,18 @@ def total_of(summary: dict[str, Any]) -> Total:
 
 def _asked(ask: Ask, step: Step, cohort: int, desk: Desk) -> gate.Asked:
     hospitals = (desk.hospital,) if ask.alone else ask.hospitals
-    differs = step.scope == "all_but_one"
+    differs = any(one.scope == "all_but_one" for one in (step, *desk.plan.lineage(step)))
     return gate.Asked(desk.hospital, hospitals, cohort, desk.grants, desk.limits, differs, desk.noise is not None)
 
 
 def _results(ask: Ask, desk: Desk) -> dict[str, Result]:
-    return {name: unpack_result(data) for name, data in ask.results.items() if data}
+    """Results of the lineage: what all are told, and of steps that left each hospital out this hospital's own."""
+    found = {earlier.name: _told_result(ask, earlier) for earlier in desk.plan.steps}
+    return {name: unpack_result(data) for name, data in found.items() if data}
+
+
+def _told_result(ask: Ask, earlier: Step) -> bytes | None:
+    return (ask.own if earlier.scope == "all_but_one" else ask.results).get(earlier.name)
 
 
 def _with_lineage(ask: Ask, step: Step, desk: Desk) -> Rows:
@@ -316,8 +322,7 @@ def _joined(
     """The rows with what one earlier step derives."""
     if data is None:
         return rows.with_columns({name: np.full(rows.n, np.nan) for name in declared}, declared)
-    known = {name: unpack_result(result) for name, result in ask.results.items() if result}
-    question = desk.plan.question(earlier, ask.hospitals, known)
+    question = desk.plan.question(earlier, ask.hospitals, _results(ask, desk))
     coded = regrouped(rows, getattr(question.parameters, "levels", None))
     found = desk.plan.method(earlier).derive(coded, question, unpack_result(data), kept)
     return rows.with_columns({f"{earlier.name}.{name}": column for name, column in found.items()}, declared)
@@ -340,4 +345,4 @@ def _own_result(ask: Ask, earlier: Step, desk: Desk) -> tuple[bytes | None, Kept
         return stored["result"], stored["kept"]
     fold = desk.hospital if earlier.scope == "all_but_one" else None
     entry = desk.memory.last(ask.run, earlier.name, fold)
-    return ask.results.get(earlier.name), unpack(entry.kept) if entry else {}
+    return _told_result(ask, earlier), unpack(entry.kept) if entry else {}

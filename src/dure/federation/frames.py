@@ -12,7 +12,7 @@ from dure.errors import DureError, MessageRefused
 from dure.federation.messages import error_data
 from dure.language import Words
 
-SPEAKS = (1,)
+SPEAKS = (2,)
 """Versions of this protocol that this software speaks."""
 PART = 1 << 21
 """Bytes of a body in one frame. A few of them under way must pass a slow line within `calls.BULK`."""

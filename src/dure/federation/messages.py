@@ -12,15 +12,24 @@ from dure.language import Words
 from dure.study.packing import pack, unpack
 from dure.study.summary import Summary
 
-PROTOCOL = 1
+PROTOCOL = 2
+
+
+def of_kind(message: object, kinds: Mapping[str, Any]) -> None:
+    """Raise ValueError unless every field is of its kind; True and False are no numbers here."""
+    for name, kind in kinds.items():
+        value = getattr(message, name)
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            raise ValueError(f"its '{name}' is not of the right kind")
 
 
 @dataclass(frozen=True)
 class Ask:
     """One round's question to one hospital.
 
-    `fold` is the hospital left out in a leave-one-out step. `results` maps each step of the lineage to its
-    Result's bytes for this hospital (None: it has none). `alone`: run the whole loop inside the hospital.
+    `fold` is the hospital left out in a leave-one-out step. `results` maps each step of the lineage to its Result's
+    bytes, the same for all who are asked (None: it has none); `own` maps those of scope `all_but_one` to the Result of
+    the fold without this hospital. `alone`: run the whole loop inside the hospital.
     """
 
     run: str
@@ -30,6 +39,7 @@ class Ask:
     hospitals: tuple[str, ...]
     state: Mapping[str, Any] = field(default_factory=dict)
     results: Mapping[str, bytes | None] = field(default_factory=dict)
+    own: Mapping[str, bytes | None] = field(default_factory=dict)
     fold: str | None = None
     alone: bool = False
 
@@ -38,11 +48,19 @@ class Ask:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Ask:
+        """Raises ValueError or TypeError unless every field is of its kind."""
         raw = unpack(data)
         if not isinstance(raw, dict) or raw.pop("protocol", None) != PROTOCOL:
             raise ValueError("another protocol version")
         raw["hospitals"] = tuple(raw["hospitals"])
-        return cls(**raw)
+        ask = cls(**raw)
+        of_kind(ask, {"run": str, "study": str, "step": str, "round": int, "fold": str | None, "alone": bool})
+        of_kind(ask, {"state": dict, "results": dict, "own": dict})
+        given = (*ask.results.values(), *ask.own.values())
+        names = (*ask.hospitals, *ask.state, *ask.results, *ask.own)
+        if {*map(type, names)} - {str} or {*map(type, given)} - {bytes, type(None)}:
+            raise ValueError("a field is not of its kind")
+        return ask
 
 
 @dataclass(frozen=True)
@@ -66,10 +84,9 @@ class Answer:
     def from_bytes(cls, data: bytes) -> Answer:
         """Raises ValueError or TypeError unless every field is of its kind."""
         answer = cls(**unpack(data))
-        kinds = {"hospital": str, "arrays": dict, "rules": dict, "result": bytes, "error": dict}
-        wrong = [name for name, kind in kinds.items() if not isinstance(getattr(answer, name), kind)]
-        if wrong or answer.kind not in ("summary", "result", "error"):
-            raise ValueError(f"its '{wrong[0] if wrong else 'kind'}' is not of the right kind")
+        of_kind(answer, {"hospital": str, "arrays": dict, "rules": dict, "result": bytes, "error": dict})
+        if answer.kind not in ("summary", "result", "error"):
+            raise ValueError("its 'kind' is not of the right kind")
         return answer
 
 

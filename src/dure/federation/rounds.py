@@ -28,7 +28,7 @@ from dure.federation.engine import Engine
 from dure.federation.ledger import Fold, Ledger, Outcome, Status, first_error, read_left, status_of
 from dure.federation.messages import Ask, error_data, error_from
 from dure.federation.plan import Plan
-from dure.federation.sums import Left, Summing
+from dure.federation.sums import Left, Summing, told_apart
 from dure.guard import gate
 from dure.guard.release import check_model, numbers, release
 from dure.guard.rules import Limits, refusal
@@ -150,11 +150,12 @@ class Run:
 
     def _forbidden(self, members: Collection[str]) -> list[str]:
         """Hospitals whose part would show: too few came or went since some sum was opened, without their permission."""
-        found: set[str] = set()
-        for before, granted in [*((names, frozenset[str]()) for names in self._opened), *self.opened_before]:
+        minimum = self.limits.minimum_hospitals
+        granted = {name for name, grants in self.grants.items() if "difference" in grants}
+        found = told_apart(self._opened, members, granted, minimum)
+        for before, then in self.opened_before:
             changed = set(before) ^ set(members)
-            if len(changed) < self.limits.minimum_hospitals:
-                found |= {name for name in changed - granted if "difference" not in self.grants.get(name, ())}
+            found |= changed - then - granted if len(changed) < minimum else set()
         return sorted(found)
 
     def _remember_opened(self, members: tuple[str, ...]) -> None:
@@ -240,9 +241,13 @@ class Run:
         fold: str | None,
         alone: bool = False,
     ) -> bytes:
-        results = {earlier.name: self._result_for(earlier, hospital) for earlier in self.plan.lineage(step)}
+        found = {earlier: self._result_for(earlier, hospital) for earlier in self.plan.lineage(step)}
+        results, own = (
+            {earlier.name: result for earlier, result in found.items() if (earlier.scope == "all_but_one") is apart}
+            for apart in (False, True)
+        )
         told = {name: value for name, value in state.items() if name != HUB}
-        return Ask(self.name, self.plan.study, step.name, round_, members, told, results, fold, alone).to_bytes()
+        return Ask(self.name, self.plan.study, step.name, round_, members, told, results, own, fold, alone).to_bytes()
 
     def _result_for(self, earlier: Step, hospital: str) -> bytes | None:
         folds = self.outcomes[earlier.name].folds

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -41,6 +41,24 @@ class Opened:
 def never(errors: Mapping[str, DureError]) -> bool:
     """Open nothing unless everybody answered."""
     return False
+
+
+def told_apart(
+    earlier: Iterable[Collection[str]], now: Collection[str], granted: Collection[str], minimum: int
+) -> set[str]:
+    """Hospitals whose numbers this sum and an earlier one would tell apart from the others', and that did not grant it.
+
+    Among those that did not, one set has to lie within the other and leave `minimum` hospitals between them, or
+    none. Sets of one study that all lie within each other leave no small group, however their sums are added up; where
+    they may overlap, {A,B,C} + {A,D,E} - {B,C,D,E} is A.
+    """
+    found, here = set(), set(now) - set(granted)
+    for names in earlier:
+        there = set(names) - set(granted)
+        changed = here ^ there
+        if changed and not (len(changed) >= minimum and (here <= there or there <= here)):
+            found |= changed
+    return found
 
 
 class Summing(Protocol):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from dure.errors import Refused
@@ -70,7 +71,8 @@ def summing_of(store: Store, hash_: str, limits: Limits = DEFAULT) -> Summing:
     envelopes = store.permits(hash_)
     differing = {**permits, **studies.withdrawals(store, hash_)}
     shown = {name: envelopes[name] for name, permit in differing.items() if permit.difference}
-    return SecureSum(keys, shown, _limits_of(differing, limits).minimum_hospitals, wait)
+    minimum, remember = _limits_of(differing, limits).minimum_hospitals, partial(store.put_sum_members, hash_)
+    return SecureSum(keys, shown, minimum, wait, members=store.sum_members(hash_), remember=remember)
 
 
 def _limits_of(permits: Mapping[str, Permit], limits: Limits) -> Limits:

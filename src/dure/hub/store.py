@@ -39,6 +39,7 @@ CREATE TABLE IF NOT EXISTS released (study TEXT PRIMARY KEY, digest TEXT NOT NUL
 CREATE TABLE IF NOT EXISTS delivery (study TEXT NOT NULL, hospital TEXT NOT NULL, delivered TEXT NOT NULL,
                                      PRIMARY KEY (study, hospital));
 CREATE TABLE IF NOT EXISTS run (name TEXT PRIMARY KEY, study TEXT NOT NULL, started TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS sum_members (study TEXT PRIMARY KEY, hospitals TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS ledger (run TEXT NOT NULL, step TEXT NOT NULL, fold TEXT NOT NULL, entry BLOB NOT NULL,
                                    PRIMARY KEY (run, step, fold));
 CREATE TABLE IF NOT EXISTS event (study TEXT NOT NULL, number INTEGER NOT NULL, time TEXT NOT NULL, event TEXT NOT NULL,
@@ -312,6 +313,16 @@ class Store:
     def runs(self, study: str) -> list[str]:
         rows = self._database.rows("SELECT name FROM run WHERE study = ? ORDER BY started, name", (study,))
         return [str(name) for (name,) in rows]
+
+    def sum_members(self, study: str) -> tuple[str, ...]:
+        """The hospitals with which a study's masked sums began; none before the first."""
+        rows = self._database.rows("SELECT hospitals FROM sum_members WHERE study = ?", (study,))
+        return tuple(json.loads(rows[0][0])) if rows else ()
+
+    def put_sum_members(self, study: str, hospitals: tuple[str, ...]) -> None:
+        """Kept once: hospitals take part in no sum of the study among others."""
+        query = "INSERT INTO sum_members VALUES (?, ?) ON CONFLICT DO NOTHING"
+        self._database.write(query, (study, json.dumps(hospitals, ensure_ascii=False)))
 
     def ledger(self, run: str) -> StoredLedger:
         return StoredLedger(self._database, run)

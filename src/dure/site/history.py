@@ -258,7 +258,7 @@ class StudyHistory:
 
     def _digest(self, ask: Ask) -> str:
         step = self.plan.step(ask.step)
-        names = [list(ask.hospitals), ask.round, ask.fold, ask.alone, dict(ask.state), dict(ask.results)]
+        names = [list(ask.hospitals), ask.round, ask.fold, ask.alone, dict(ask.state), dict(ask.results), dict(ask.own)]
         lineage = [[earlier.name, *self._step(earlier)] for earlier in self.plan.lineage(step)]
         under = [
             sorted(self.permit.grants()),

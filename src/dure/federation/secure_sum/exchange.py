@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from dure.federation.messages import PROTOCOL, Ask
+from dure.federation.messages import PROTOCOL, Ask, of_kind
 from dure.study.packing import pack, unpack
 from dure.study.summary import Declaration
 
@@ -61,14 +61,16 @@ def read_question(data: bytes) -> Ask | Exchange:
     if raw.pop("protocol", None) != PROTOCOL or raw["stage"] not in STAGES:
         raise ValueError("another protocol version")
     exchange = Exchange(**raw)
-    kinds = {"session": bytes, "run": str, "study": str, "step": str, "round": int, "body": dict}
-    if not all(isinstance(getattr(exchange, name), kind) for name, kind in kinds.items()) or len(exchange.session) < 16:
-        raise ValueError("a field is not of its kind")
+    of_kind(exchange, {"session": bytes, "run": str, "study": str, "step": str, "round": int, "body": dict})
+    of_kind(exchange, {"fold": str | None})
+    if len(exchange.session) < 16:
+        raise ValueError("its session is too short")
     return exchange
 
 
 def question_digest(ask: Ask, declaration: Declaration) -> bytes:
-    """Of what all hospitals of a sum must have been asked alike: the round, its state, and the arrays declared."""
+    """Of what all hospitals of a sum must have been asked alike: the round, its state, the earlier results it builds
+    on, and the arrays declared. Not of `Ask.own`, which differs: whoever is sent it permits differences."""
     arrays = [[spec.name, list(spec.shape), spec.kind, spec.sides] for spec in declaration]
-    about = [ask.study, ask.run, ask.step, ask.round, ask.fold, list(ask.hospitals), dict(ask.state), arrays]
-    return hashlib.sha256(pack(about)).digest()
+    where = [ask.study, ask.run, ask.step, ask.round, ask.fold, list(ask.hospitals)]
+    return hashlib.sha256(pack([*where, dict(ask.state), dict(ask.results), arrays])).digest()

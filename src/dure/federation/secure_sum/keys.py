@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from cryptography.exceptions import InvalidSignature, InvalidTag
@@ -28,7 +28,7 @@ Advert = Mapping[str, bytes]
 Random = Callable[[int], bytes]
 FIELDS = ("mask", "seal", "seed", "signature")
 KEYS, SET, PAIR, OWN, SEAL, SEED, NEXT = (
-    f"dure/sum/1/{name}" for name in ("keys", "set", "pair", "own", "seal", "seed", "next")
+    f"dure/sum/2/{name}" for name in ("keys", "set", "pair", "own", "seal", "seed", "next")
 )
 
 
@@ -52,10 +52,13 @@ def fresh(session: bytes, hospital: str, random: Random = os.urandom) -> tuple[d
     return secrets, advert | {"seed": commitment(session, hospital, secrets["seed"])}
 
 
-def keys_statement(session: bytes, about: tuple[str, str], roster: Roster, hospital: str, advert: Advert) -> bytes:
-    """What a hospital signs of its keys. `about`: the study's hash and the run."""
-    members = [[name, roster[name]] for name in sorted(roster)]
-    return pack([KEYS, session, *about, members, hospital, advert["mask"], advert["seal"], advert["seed"]])
+def keys_statement(
+    session: bytes, about: tuple[str, str], members: Iterable[str], roster: Roster, hospital: str, advert: Advert
+) -> bytes:
+    """What a hospital signs of its keys. `about`: the study's hash and the run; `members`: of the study's sums."""
+    named = [[name, roster[name]] for name in sorted(roster)]
+    mine = [advert[part] for part in ("mask", "seal", "seed")]
+    return pack([KEYS, session, *about, sorted(members), named, hospital, *mine])
 
 
 def digest_of(adverts: Mapping[str, Advert]) -> bytes:
@@ -78,10 +81,12 @@ def signed(key: bytes, statement: bytes, signature: Any) -> bool:
     return True
 
 
-def pair_stream(session: bytes, mine: str, private: bytes, theirs: str, key: bytes) -> Stream:
-    """The mask that two hospitals share: the one first by name adds it, the other takes it away."""
+def pair_stream(session: bytes, question: bytes, mine: str, private: bytes, theirs: str, key: bytes) -> Stream:
+    """The mask that two hospitals share for one question: the one first by name adds it, the other takes it away.
+    Where they were asked different questions, nothing cancels."""
     first, second = sorted((mine, theirs))
-    return Stream(_agreed(session, private, key, pack([PAIR, first, second])), 1 if mine == first else -1)
+    about = pack([PAIR, question, first, second])
+    return Stream(_agreed(session, private, key, about), 1 if mine == first else -1)
 
 
 def own_stream(session: bytes, hospital: str, seed: bytes, sign: int = 1) -> Stream:

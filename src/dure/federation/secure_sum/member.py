@@ -24,12 +24,15 @@ from dure.federation.secure_sum import keys, masks, refusals, sharing
 from dure.federation.secure_sum.exchange import Exchange, Reply, Stage, question_digest
 from dure.federation.secure_sum.keys import Advert, Roster
 from dure.federation.secure_sum.record import Record
+from dure.federation.sums import told_apart
 from dure.study.permit import Grant, verify
 from dure.study.summary import Declaration
 
 Part = Callable[[Ask], tuple[bytes, Declaration]]
 """This hospital's own answer to a round, in the clear (an `Answer`), and what was declared for it."""
 Facts = dict[str, Any]
+GROUP = ("about", "members", "roster")
+"""Facts of a session that the next one shares: study and run, the study's hospitals, and those of the session."""
 
 
 class Pins(Protocol):
@@ -115,16 +118,22 @@ class Member:
     def _keys(self, asked: Exchange) -> bytes:
         """Begin a session: fresh keys, for the hospitals of the list and no others."""
         facts, roster = self.record.read(asked.session), dict(asked.body["roster"])
+        members = sorted(asked.body["members"])
         self.must("form", all(isinstance(n, str) and isinstance(k, bytes) and len(k) == 32 for n, k in roster.items()))
+        self.must("form", all(isinstance(name, str) for name in members) and len(set(members)) == len(members))
+        group = {"about": [asked.study, asked.run], "members": members, "roster": roster}
         if facts is not None:
-            self.must("replay", facts["roster"] == roster and facts["about"] == [asked.study, asked.run])
-            if facts["roster"] == roster:
+            same = {name: facts[name] for name in group} == group
+            self.must("replay", same)
+            if same:
                 return self._reply(asked, {"advert": facts["advert"]})
+        self.must("members", set(roster) <= set(members) and self.record.members(asked.study) in (None, members))
+        self.must("threshold", len(roster) >= sharing.threshold(len(members)))
         self.must("own_key", roster.get(self.hospital) == self.public)
         self.must("pinned_key", self.pins.hold(roster))
         self.must("minimum_hospitals", len(roster) >= self.minimum or "per_hospital" in self.grants)
         self.record.forget(asked.run)
-        facts = self._begin(asked, asked.session, roster)
+        facts = self._begin(asked, asked.session, group)
         return self._reply(asked, {"advert": facts["advert"]})
 
     def _shares(self, asked: Exchange) -> bytes:
@@ -150,16 +159,19 @@ class Member:
             return data
         said = [hashlib.sha256(data).digest(), question_digest(ask, declaration)]
         self.must("replay", facts.setdefault("vector", said) == said)
-        vector = masks.masked(mine.arrays, declaration, len(facts["roster"]), self._streams(asked.session, facts))
+        streams = self._streams(asked.session, facts, said[1])
+        vector = masks.masked(mine.arrays, declaration, len(facts["roster"]), streams)
         with self.record.whole():
             now = self._known(asked.session, asked)
             self.must("order", "over" not in now)
             for name in ("received", "vector"):
                 self.must("replay", now.setdefault(name, facts.get(name)) == facts.get(name))
+            self.record.keep_members(asked.study, now["members"])
+            self.must("members", self.record.members(asked.study) == now["members"])
             self.record.write(asked.session, asked.run, now)
             following = keys.next_session(asked.session)
-            after = self.record.read(following) or self._begin(asked, following, facts["roster"])
-        return self._reply(asked, {"vector": vector, "advert": after["advert"]})
+            after = self.record.read(following) or self._begin(asked, following, now)
+        return self._reply(asked, {"vector": vector, "question": said[1], "advert": after["advert"]})
 
     def _set(self, asked: Exchange) -> bytes:
         """Sign whose numbers are in the sum: one set in a session, and none that would show a few hospitals."""
@@ -170,7 +182,7 @@ class Member:
         everybody = sorted({*alive, *dead}) == sorted(facts["roster"]) and len(alive) == len(set(alive))
         self.must("participants", everybody)
         self.must("not_present", self.hospital in alive)
-        self.must("threshold", len(alive) >= sharing.threshold(len(facts["roster"])))
+        self.must("threshold", len(alive) >= sharing.threshold(len(facts["members"])))
         self.must("minimum_hospitals", len(alive) >= self.minimum or "per_hospital" in self.grants)
         self.must("second_set", facts.get("set", sorted(alive)) == sorted(alive))
         self.must("difference", self._differs_by_enough(asked, alive, asked.body["permits"]))
@@ -195,7 +207,7 @@ class Member:
         theirs = all(
             name in alive and keys.signed(roster[name], statement, value) for name, value in signatures.items()
         )
-        self.must("unsigned", theirs and len(signatures) >= sharing.threshold(len(roster)))
+        self.must("unsigned", theirs and len(signatures) >= sharing.threshold(len(facts["members"])))
         self.must("unsigned", self.hospital in signatures)
         shares = {name: (both[:32] if name in alive else both[32:]) for name, both in facts["received"].items()}
         reply = self._reply(asked, {"shares": shares})
@@ -205,18 +217,17 @@ class Member:
             self._take(after, following, asked.body["sealed"])
             self.record.write(following, asked.run, after)
         self.record.forget(asked.run, but=(asked.session, following))
-        public = {name: facts[name] for name in ("about", "roster", "advert", "keys", "vector", "set")}
+        public = {name: facts[name] for name in (*GROUP, "advert", "keys", "vector", "set")}
         self.record.write(asked.session, asked.run, public | {"over": [asked.digest, reply]})
         return reply
 
     # ── what stages share ──
 
-    def _begin(self, asked: Exchange, session: bytes, roster: Roster) -> Facts:
+    def _begin(self, asked: Exchange, session: bytes, group: Facts) -> Facts:
         """Fresh keys of a session, signed and on disk."""
         secrets, advert = keys.fresh(session, self.hospital, self.random)
-        statement = keys.keys_statement(session, (asked.study, asked.run), roster, self.hospital, advert)
-        advert["signature"] = self.sign(statement)
-        facts = {"about": [asked.study, asked.run], "roster": dict(roster), "secrets": secrets, "advert": advert}
+        facts: Facts = {name: group[name] for name in GROUP} | {"secrets": secrets, "advert": advert}
+        advert["signature"] = self.sign(self._keys_said(session, facts, self.hospital, advert))
         self.record.write(session, asked.run, facts)
         return facts
 
@@ -229,7 +240,7 @@ class Member:
         self.must("own_key", adverts.get(self.hospital) == facts["advert"])
         self.must("participants", sorted(adverts) == sorted(facts["roster"]))
         for name, advert in adverts.items():
-            said = keys.keys_statement(session, tuple(facts["about"]), facts["roster"], name, advert)
+            said = self._keys_said(session, facts, name, advert)
             self.must("key_signature", keys.signed(facts["roster"][name], said, advert["signature"]))
         names, secrets = sorted(facts["roster"]), facts["secrets"]
         seeds, privates = (sharing.split(secrets[name], len(names)) for name in ("seed", "mask"))
@@ -258,10 +269,13 @@ class Member:
             received[name] = opened or b""
         self.must("replay", facts.setdefault("received", received) == received)
 
-    def _streams(self, session: bytes, facts: Facts) -> list[masks.Stream]:
+    def _keys_said(self, session: bytes, facts: Facts, hospital: str, advert: Advert) -> bytes:
+        return keys.keys_statement(session, tuple(facts["about"]), facts["members"], facts["roster"], hospital, advert)
+
+    def _streams(self, session: bytes, facts: Facts, question: bytes) -> list[masks.Stream]:
         secrets, mine = facts["secrets"], self.hospital
         pairs = [
-            keys.pair_stream(session, mine, secrets["mask"], name, advert["mask"])
+            keys.pair_stream(session, question, mine, secrets["mask"], name, advert["mask"])
             for name, advert in facts["keys"].items()
             if name != mine
         ]
@@ -275,11 +289,12 @@ class Member:
         before = self.record.signed(asked.study)
         if frozenset(alive) in before:
             return True
-        between: set[str] = set()
-        for earlier in before:
-            changed = earlier ^ set(alive)
-            between |= changed if len(changed) < self.minimum else set()
-        return all(_permits_differences(permits.get(name), self.pins.key(name), name, asked.study) for name in between)
+        granted = {
+            name
+            for name, envelope in permits.items()
+            if _permits_differences(envelope, self.pins.key(name), name, asked.study)
+        }
+        return not told_apart(before, alive, granted, self.minimum)
 
     def _known(self, session: bytes, asked: Exchange) -> Facts:
         """A session's facts, which belong to one study and run: another study's permits say nothing about it."""

@@ -61,6 +61,10 @@ class SecureSum:
     minimum: int = 3
     timeout: float = 86_400.0
     random: keys.Random = os.urandom
+    members: tuple[str, ...] = ()
+    """The hospitals with which the study's sums began, of whom more than half have to sign each; none before."""
+    remember: Callable[[tuple[str, ...]], None] = lambda members: None
+    """Keeps `members` before anybody is asked for numbers."""
     _ready: _Session | None = None
     _agreed: set[frozenset[str]] = field(default_factory=set)
     """Sets of hospitals of which a sum was opened: no permit needs to be shown for them again."""
@@ -95,16 +99,20 @@ class SecureSum:
         strangers = [name for name in messages if name not in self.roster]
         if strangers:
             raise _Stopped({name: _broken(name, "Its key is not known here") for name in strangers})
-        begin = _exchange(ask, "keys", self.random(32))
-        roster = {name: self.roster[name] for name in messages}
-        said = self._everybody(engine, {name: begin.of("keys", {"roster": roster}) for name in messages})
+        begin, about = _exchange(ask, "keys", self.random(32)), (ask.study, ask.run)
+        roster, members = {name: self.roster[name] for name in messages}, self.members or tuple(sorted(messages))
+        body = {"roster": roster, "members": list(members)}
+        said = self._everybody(engine, {name: begin.of("keys", body) for name in messages})
         adverts = {name: body["advert"] for name, body in said.items()}
         for name, advert in adverts.items():
-            statement = keys.keys_statement(begin.session, (ask.study, ask.run), roster, name, advert)
+            statement = keys.keys_statement(begin.session, about, members, roster, name, advert)
             if not keys.signed(roster[name], statement, advert["signature"]):
                 raise _Stopped({name: _broken(name, "Its keys do not have its signature")})
         said = self._everybody(engine, {name: begin.of("shares", {"keys": adverts}) for name in messages})
-        return _Session(begin.session, (ask.study, ask.run), adverts, _delivered(said))
+        if not self.members:
+            self.members = members
+            self.remember(members)
+        return _Session(begin.session, about, adverts, _delivered(said))
 
     def _sum(
         self,
@@ -116,13 +124,16 @@ class SecureSum:
         without: Callable[[Errors], bool],
     ) -> Opened:
         """Three exchanges: masked vectors, the signed set, shares; and along the way the keys of the next sum."""
-        needed = sharing.threshold(len(messages))
+        needed, digest = sharing.threshold(len(self.members)), question_digest(ask, declaration)
         about = _exchange(ask, "vector", session.id)
         asks = {
             name: about.of("vector", {"ask": message, "sealed": session.sealed[name] if session.sealed else None})
             for name, message in messages.items()
         }
         said, errors = self._some(engine, asks, words_of(declaration) * 4)
+        for name in [name for name in said if said[name]["question"] != digest]:  # its masks would not cancel
+            del said[name]
+            errors[name] = _broken(name, "It answered another question, or declared other arrays")
         vectors, left = [said[name].pop("vector") for name in said], self._left(said, declaration, ask, len(messages))
         alive, dead = sorted(said), sorted(errors)
         again = session.sealed is None and _refused(errors)
@@ -135,7 +146,6 @@ class SecureSum:
         shown = {} if frozenset(alive) in self._agreed else dict(self.permits)
         body = {"alive": alive, "dead": dead, "permits": shown, "keys": following}
         signing, refused = self._some(engine, {name: about.of("set", body) for name in alive})
-        digest = question_digest(ask, declaration)
         statement = keys.set_statement(session.id, keys.digest_of(session.adverts), digest, alive)
         for name in [*signing]:
             if not keys.signed(self.roster[name], statement, signing[name]["signature"]):
@@ -151,10 +161,10 @@ class SecureSum:
             for name in signing
         }
         gave, silent = self._some(engine, asks)
-        if len(gave) < needed:
+        if len(gave) < sharing.threshold(len(messages)):
             raise _Stopped(refused | silent, left)
         shares = {name: gave[name]["shares"] for name in gave}
-        opened = masks.opened(total, declaration, self._remaining(session, shares, alive, left))
+        opened = masks.opened(total, declaration, self._remaining(session, digest, shares, alive, left))
         self._agreed.add(frozenset(alive))
         if following and sealed and len(gave) == len(messages):
             self._ready = _Session(keys.next_session(session.id), session.about, following)
@@ -163,7 +173,12 @@ class SecureSum:
     # ── opening ──
 
     def _remaining(
-        self, session: _Session, shares: Mapping[str, Mapping[str, bytes]], alive: list[str], left: tuple[Left, ...]
+        self,
+        session: _Session,
+        question: bytes,
+        shares: Mapping[str, Mapping[str, bytes]],
+        alive: list[str],
+        left: tuple[Left, ...],
     ) -> list[masks.Stream]:
         """What masks are still in the sum: own masks of those in it, and pair masks with those who are not."""
         found, everybody = [], sorted(session.adverts)
@@ -181,7 +196,8 @@ class SecureSum:
                 found.append(keys.own_stream(session.id, name, secret, -1))
                 continue
             found += [  # the sign is that of its vector, which is not there: it cancels the other's
-                keys.pair_stream(session.id, name, secret, other, session.adverts[other]["mask"]) for other in alive
+                keys.pair_stream(session.id, question, name, secret, other, session.adverts[other]["mask"])
+                for other in alive
             ]
         return found
 
@@ -228,7 +244,7 @@ class SecureSum:
 FORM: dict[Stage, dict[str, type | tuple[type, ...]]] = {
     "keys": {"advert": dict},
     "shares": {"sealed": dict},
-    "vector": {"vector": bytes, "advert": dict},
+    "vector": {"vector": bytes, "question": bytes, "advert": dict},
     "set": {"signature": bytes, "sealed": (dict, type(None))},
     "reveal": {"shares": dict},
 }

@@ -15,6 +15,7 @@ from dure.study.packing import pack, unpack
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS session (session BLOB PRIMARY KEY, run TEXT NOT NULL, facts BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS signed (study TEXT, hospitals TEXT, PRIMARY KEY (study, hospitals)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS members (study TEXT PRIMARY KEY, hospitals TEXT NOT NULL) WITHOUT ROWID;
 """
 
 
@@ -54,14 +55,26 @@ class Record:
         over = [(session,) for (session,) in rows if session not in but]
         self._connection.executemany("DELETE FROM session WHERE session = ?", over)
 
+    def members(self, study: str) -> list[str] | None:
+        """The hospitals among whom a study's sums are made, in order; None before its first sum."""
+        row = self._connection.execute("SELECT hospitals FROM members WHERE study = ?", (study,)).fetchone()
+        return list(json.loads(row[0])) if row else None
+
+    def keep_members(self, study: str, hospitals: Collection[str]) -> None:
+        """Those of a study's first sum stay; later ones change nothing."""
+        self._connection.execute("INSERT OR IGNORE INTO members VALUES (?, ?)", (study, _names(hospitals)))
+
     def signed(self, study: str) -> set[frozenset[str]]:
         """Every set of hospitals of which a sum was signed here, for one study."""
         rows = self._connection.execute("SELECT hospitals FROM signed WHERE study = ?", (study,))
         return {frozenset(json.loads(hospitals)) for (hospitals,) in rows}
 
     def sign(self, study: str, hospitals: Collection[str]) -> None:
-        text = json.dumps(sorted(hospitals), ensure_ascii=False)
-        self._connection.execute("INSERT OR IGNORE INTO signed VALUES (?, ?)", (study, text))
+        self._connection.execute("INSERT OR IGNORE INTO signed VALUES (?, ?)", (study, _names(hospitals)))
 
     def close(self) -> None:
         self._connection.close()
+
+
+def _names(hospitals: Collection[str]) -> str:
+    return json.dumps(sorted(hospitals), ensure_ascii=False)

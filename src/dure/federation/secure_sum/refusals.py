@@ -39,7 +39,14 @@ RULES: dict[str, Words] = {
         "A hospital is said to be both present and missing", "한 병원이 참여하면서 빠졌다고 되어 있습니다"
     ),
     "not_present": Words("This hospital is not among those present", "이 병원이 참여한 병원에 들어 있지 않습니다"),
-    "threshold": Words("Half of the hospitals or more are missing", "병원의 절반 이상이 빠졌습니다"),
+    "members": Words(
+        "The hospitals among whom this study's sums are made are said to be others than in its first sum here",
+        "이 연구의 합에 참여하는 병원이 이 병원이 처음 참여한 합과 다르게 제시되었습니다",
+    ),
+    "threshold": Words(
+        "Half or more of the hospitals with which the study's sums began are missing",
+        "연구의 합을 함께 시작한 병원의 절반 이상이 빠졌습니다",
+    ),
     "minimum_hospitals": Words(
         "Too few hospitals are in the sum, and the permit does not have 'per_hospital'",
         "합에 든 병원이 너무 적고 허가서에 'per_hospital'이 없습니다",
@@ -48,8 +55,9 @@ RULES: dict[str, Words] = {
         "Another set of hospitals was signed in this session", "이 세션에서 이미 다른 병원 집합에 서명했습니다"
     ),
     "difference": Words(
-        "The sum differs from an earlier one by few hospitals, and not all of them permitted that ('difference')",
-        "이전 합과 몇 병원만 다른데, 그 병원 모두가 허가('difference')하지는 않았습니다",
+        "This sum and an earlier one would tell a few hospitals apart, and not all of them permitted that "
+        "('difference')",
+        "이 합과 이전 합을 견주면 몇 병원의 수치가 드러나는데, 그 병원 모두가 허가('difference')하지는 않았습니다",
     ),
     "unsigned": Words(
         "Not enough hospitals have signed the set of those present, or a signature is not theirs",
