@@ -241,9 +241,12 @@ class Run:
         fold: str | None,
         alone: bool = False,
     ) -> bytes:
-        found = {earlier: self._result_for(earlier, hospital) for earlier in self.plan.lineage(step)}
         results, own = (
-            {earlier.name: result for earlier, result in found.items() if (earlier.scope == "all_but_one") is apart}
+            {
+                earlier.name: self._result_for(earlier, hospital)
+                for earlier in self.plan.lineage(step)
+                if (earlier.scope == "all_but_one") is apart
+            }
             for apart in (False, True)
         )
         told = {name: value for name, value in state.items() if name != HUB}
