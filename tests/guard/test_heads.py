@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import shutil
 import threading
 from collections.abc import Callable
@@ -247,6 +248,42 @@ def test_an_old_head_that_comes_late_is_no_fork(parties: tuple[Party, ...]) -> N
 
 
 # ── signatures ──
+
+
+@pytest.mark.parametrize(
+    "proof",
+    [[200_000_000], [bytes(31)], [bytes(32)] * 65, {b"": 1}, bytes(32)],
+    ids=["sizes", "short", "many", "map", "bytes"],
+)
+def test_a_proof_of_another_form_is_refused_and_is_no_fork(parties: tuple[Party, ...], proof: Any) -> None:
+    hub, north, _ = parties
+    offer = {"head": sign_head("hub", 99, bytes(32), SIGNERS["hub"]), "since": 8, "proof": proof}
+    with pytest.raises(MessageRefused):
+        north.heads.receive("hub", SIGNERS["hub"].public_key, pack(offer))
+    assert hub.shows(north)
+
+
+def test_no_head_is_signed_over_a_line_that_a_loss_of_power_could_take(
+    parties: tuple[Party, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub, north, _ = parties
+    safe: dict[int, int] = {}
+    sync = os.fsync
+
+    def synced(file: int) -> None:
+        sync(file)
+        safe[os.fstat(file).st_ino] = os.fstat(file).st_size
+
+    monkeypatch.setattr(os, "fsync", synced)
+    hub.heads.log.append("asked")
+    hub.heads.log.append("opened", False)
+    assert safe[hub.log.stat().st_ino] < hub.log.stat().st_size
+    assert hub.shows(north)
+    os.truncate(hub.log, safe[hub.log.stat().st_ino])  # what is left when the power goes
+    again = Party.open(hub.folder.parent, "hub")
+    again.write()
+    assert again.shows(north)
+    assert again.heads.problem is None
 
 
 def test_a_head_signed_by_another_key_is_not_witnessed(parties: tuple[Party, ...]) -> None:

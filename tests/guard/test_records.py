@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from securesystemslib.signer import CryptoSigner
 
@@ -43,6 +43,28 @@ def test_entries_follow_one_another_and_survive_reopening(tmp_path: Path) -> Non
     again.append("refused", rule="minimum_people")
     assert [entry["number"] for entry in again.entries()] == list(range(6))
     assert next(again.entries())["before"] == START
+
+
+PLAIN = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text() | st.integers() | st.booleans() | st.none(), inner),
+    max_leaves=8,
+)
+
+
+@given(details=PLAIN)
+@example(details={2: "numbers", 10: "are sorted otherwise than text"})
+@example(details={1: 1, "1": "one"})
+@example(details={2: 1, "text": 1})
+def test_whatever_is_written_the_log_reads_back(tmp_path_factory: pytest.TempPathFactory, details: Any) -> None:
+    """Messages are written into it whose parts come from others; a line that nobody can read would end the log."""
+    log = written(tmp_path_factory.mktemp("log") / "audit.jsonl", 1)
+    try:
+        log.append("asked", details=details)
+    except (TypeError, ValueError):  # keys of two kinds: nothing is written
+        assert log.verify() == AuditLog(log.path).count == 1
+    log.append("left")
+    assert AuditLog(log.path).verify() == log.count == log.verify()
 
 
 @pytest.mark.parametrize("line", range(5))

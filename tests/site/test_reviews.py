@@ -242,6 +242,34 @@ def test_a_decision_signed_by_somebody_else_or_older_than_the_last_opens_nothing
     assert answer.kind == "declined"
 
 
+@pytest.mark.parametrize("left", ["the board declines", "the hospital withdraws"])
+def test_an_old_approval_that_is_shown_again_opens_nothing(
+    stage: Any, site: Site, hash_: str, board: CryptoSigner, left: str
+) -> None:
+    """What opened the gate once, and one that was kept back until the hospital had left."""
+    site = sharing(site, board)
+    reviews.decide(site, hash_, IRB, "irb", "approve", stage.methods)
+    yes, kept = (sign_decision(decision(hash_), board) for _ in range(2))
+    assert reviews.decide_shared(site, yes, stage.methods).kind == "permitted"  # type: ignore[union-attr]
+    if left == "the board declines":
+        no = sign_decision(decision(hash_, verdict="decline", said="A complaint."), board)
+        reviews.decide_shared(site, no, stage.methods)
+    else:
+        reviews.withdraw(site, hash_, STEWARD, "A patient group objected.")
+    assert inbox.own_permit(site, hash_) is None
+    reviews.decide(site, hash_, IRB, "irb", "approve", stage.methods)
+    reviews.decide_shared(site, yes, stage.methods)
+    if left == "the hospital withdraws":
+        with pytest.raises(DecisionRefused, match="before this hospital left"):
+            reviews.decide_shared(site, kept, stage.methods)
+    else:
+        reviews.decide_shared(site, kept, stage.methods)
+    assert inbox.own_permit(site, hash_) is None
+    assert reviews.open_gates(site, hash_) == ["drb"]
+    anew = sign_decision(decision(hash_), board)
+    assert reviews.decide_shared(site, anew, stage.methods).kind == "permitted"  # type: ignore[union-attr]
+
+
 # ── one changed byte ──
 
 

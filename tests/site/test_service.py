@@ -9,16 +9,18 @@ from typing import Any
 
 import pytest
 
-from dure.errors import DureError
+from dure.errors import DureError, MessageRefused
 from dure.federation.membership import Membership
 from dure.federation.messages import Answer, Ask
 from dure.federation.secure_sum.exchange import Exchange
 from dure.guard import certificates
+from dure.guard.audit import AuditLog
 from dure.hub.authority import create_hub
 from dure.site import inbox
 from dure.site.service import SiteService
 from dure.site.settings import Site
-from dure.study.packing import unpack
+from dure.study.packing import pack, unpack
+from dure.study.spec import canonical_json
 
 
 @pytest.fixture
@@ -58,6 +60,47 @@ def test_no_process_is_started_for_a_study_that_is_not_here(
     assert Answer.from_bytes(reply).error["code"] == code
     assert service._workers == {}
     assert [entry["error"] for entry in service.site.audit.entries() if entry["event"] == "failed"] == [code]
+
+
+WRONG: dict[str, Any] = {
+    "run": {2: 1, 10: 1},
+    "study": {"a": 1},
+    "step": None,
+    "round": True,
+    "fold": {2: 1, 10: 1},
+    "hospitals": [1],
+    "state": {1: 1},
+    "results": {"a": 1},
+    "own": {1: b""},
+    "alone": 1,
+}
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("field", WRONG)
+def test_a_question_whose_fields_are_of_another_kind_is_refused_and_written_nowhere(
+    service: SiteService, stage: Any, field: str, masked: bool
+) -> None:
+    study = stage.study("attrition")
+    inbox.receive(service.site, study)
+    true = (
+        Exchange("keys", bytes(32), "run", study.hash, "attrition", 0, None)
+        if masked
+        else (Ask("run", study.hash, "attrition", 0, ("Cleveland",)))
+    )
+    before = service.site.audit.verify()
+    raw = unpack(true.to_bytes())
+    with pytest.raises(MessageRefused):
+        service._ask(pack(raw | {field: WRONG[field]}))
+    assert AuditLog(service.site.audit.path).verify() == before
+
+
+def test_a_study_whose_proposer_is_no_text_is_refused(service: SiteService, stage: Any) -> None:
+    study = stage.study("attrition")
+    with pytest.raises(MessageRefused):
+        service._handle("hub", "study", pack({"document": canonical_json(study), "proposer": {2: 1, 10: 1}}))
+    assert not inbox.holds(service.site, study.hash)
+    AuditLog(service.site.audit.path).verify()
 
 
 def test_no_process_is_started_for_a_study_without_a_permit(service: SiteService, stage: Any) -> None:

@@ -50,14 +50,17 @@ class AuditLog:
         self._tree = Tree()
 
     def append(self, event: str, /, sync: bool = True, **details: Any) -> None:
-        """Add one entry. `details` is plain data and never holds a patient's value. Raises LedgerBroken.
+        """Add one entry. `details` is plain data and never holds a patient's value. Raises LedgerBroken; TypeError or
+        ValueError where they are not plain, with nothing written.
 
         Without `sync` it outlives this process at once, and a loss of power only with the next entry that is synced.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self._locked("a+b") as file:
             self._catch_up(file)
-            entry = {"number": self.count, "time": datetime.now(UTC).isoformat(), "event": event, **details}
+            said = {"number": self.count, "time": datetime.now(UTC).isoformat(), "event": event, **details}
+            # As it will be read: a line that does not read back to itself would make the log unreadable for good.
+            entry: dict[str, Any] = json.loads(_line(said))
             entry["before"] = self.head
             entry["hash"] = _hash(entry)
             line = _line(entry)
@@ -67,6 +70,12 @@ class AuditLog:
                 os.fsync(file.fileno())
             self._follow(entry, line)
             self._known, self._size = (self.count, self.head), file.seek(0, os.SEEK_END)
+
+    def sync(self) -> None:
+        """Put every line on disk that is not there yet."""
+        if self.path.exists():
+            with self._locked("rb") as file:
+                os.fsync(file.fileno())
 
     def refresh(self) -> None:
         """Take in what other processes have written; raises LedgerBroken."""

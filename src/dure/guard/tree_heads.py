@@ -151,6 +151,7 @@ class Heads:
                 self._size = -1
         if size == self._size:
             return
+        self.log.sync()  # others keep the head: no loss of power may take a line from under it
         envelope = sign_head(self.who, size, root, self._signer)
         append_line(self._own, Signed(envelope).__dict__)
         with self._lock:
@@ -217,7 +218,7 @@ class Heads:
                 late = head.size < last.size and head.time <= last.time
                 if late or (head.size > last.size and offer["since"] != last.size):
                     return {"last": last.size}
-                path = [bytes(node) for node in offer["proof"]] if head.size > last.size else []
+                path = read_proof(offer["proof"]) if head.size > last.size else []
                 if not consistent(last.size, head.size, last.root_bytes, head.root_bytes, path):
                     self._evidence(Seen(who, key_document(key), dict(offer["head"]), _now(), envelope), last, head)
                     raise fork(who, last.size, head.size)
@@ -249,6 +250,13 @@ def fork(who: str, before: int, after: int) -> LogForked:
             f"줄 {before}개에 대한 서명이 확인되었는데, 줄 {after}개인 지금의 기록은 그 줄들로 시작하지 않습니다",
         ),
     )
+
+
+def read_proof(nodes: Any) -> list[bytes]:
+    """A proof of consistency as it came; raises ValueError unless it is a list of at most 64 hashes."""
+    if not isinstance(nodes, list) or len(nodes) > 64 or any(not isinstance(n, bytes) or len(n) != 32 for n in nodes):
+        raise ValueError("not a proof")
+    return nodes
 
 
 def append_line(path: Path, data: Mapping[str, Any]) -> None:

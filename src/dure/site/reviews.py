@@ -32,18 +32,16 @@ BOARDS: dict[Board, Words] = {
     "irb": Words("ethics board (IRB)", "기관생명윤리위원회(IRB)"),
     "drb": Words("data review board (DRB)", "데이터심의위원회(DRB)"),
 }
-TAKEN = "taken"
-AFTER = "after"
-"""In `review.json`: the digest of the withdrawal after which its decisions were taken."""
+TAKEN, AFTER, LATEST = "taken", "after", "latest"
+"""In `review.json` beside the decisions: when the last of them came to be here, the digest of the withdrawal after
+which they were taken, and the date of each board's last decision, which no older one takes the place of."""
 SKEW = timedelta(minutes=10)
 """Hospitals' and boards' clocks differ."""
-"""Beside the decisions: when the latest came to be here."""
 
 
 def gates(site: Site, hash_: str) -> dict[Board, Decision | None]:
     """What each board has decided of this version, if it has."""
-    path = _path(site, hash_)
-    found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    found = _written(site, hash_)
     return {board: Decision.model_validate(found[board]) if found.get(board) else None for board in BOARDS}
 
 
@@ -161,16 +159,23 @@ def _take(site: Site, decision: Decision, methods: Methods) -> inbox.HospitalAns
         raise _refused("It gives no reason", "이유가 없습니다")
     details: dict[str, Any] = {"board": decision.board, "by": decision.by, "grants": list(decision.grants)}
     with _alone(site, hash_):
-        found, after = _standing(site, hash_)
-        present = found[decision.board]
-        if decision.name != OWN and present is not None and present.at >= decision.at:
+        (found, after), latest = _standing(site, hash_), _latest(site, hash_)
+        before = latest.get(decision.board)
+        if decision.name != OWN and before is not None and before >= decision.at:
             if _due(site, hash_):
                 _follow(site, hash_, methods)
             return inbox.answer_of(site, hash_)
+        if decision.name != OWN and decision.at <= _left_at(site, hash_):
+            raise _refused(
+                "It is dated before this hospital left the study; the board has to decide again",
+                "이 병원이 연구에서 빠지기 전의 날짜입니다. 위원회가 다시 결정해야 합니다",
+            )
         site.audit.append(f"board decided: {decision.verdict}", study=hash_, **details)
         found |= {decision.board: decision}
         stored: dict[str, Any] = {board: one.model_dump(mode="json") if one else None for board, one in found.items()}
-        inbox.write_whole(_path(site, hash_), stored | {TAKEN: datetime.now(UTC).isoformat(), AFTER: after})
+        dates = {board: at.isoformat() for board, at in (latest | {decision.board: decision.at}).items()}
+        now = datetime.now(UTC).isoformat()
+        inbox.write_whole(_path(site, hash_), stored | {TAKEN: now, AFTER: after, LATEST: dates})
         _follow(site, hash_, methods)
     return inbox.answer_of(site, hash_)
 
@@ -180,18 +185,34 @@ def _standing(site: Site, hash_: str) -> tuple[dict[Board, Decision | None], str
     anew before it comes back, whatever a clock says."""
     given = inbox.answer_of(site, hash_)
     left = given.digest if given is not None and given.kind == "withdrawn" else None
-    path = _path(site, hash_)
-    after = json.loads(path.read_text(encoding="utf-8")).get(AFTER) if path.exists() else None
+    after = _written(site, hash_).get(AFTER)
     if left is not None and after != left:
         return dict.fromkeys(BOARDS), left
     return gates(site, hash_), after
 
 
+def _latest(site: Site, hash_: str) -> dict[Board, datetime]:
+    """The date of each board's last decision that came here, whether it still counts or not."""
+    dates = {board: decided.at for board, decided in gates(site, hash_).items() if decided is not None}
+    return dates | {board: datetime.fromisoformat(at) for board, at in _written(site, hash_).get(LATEST, {}).items()}
+
+
+def _left_at(site: Site, hash_: str) -> datetime:
+    """When the hospital left the study; the beginning of time where it has not."""
+    given, at = inbox.answer_of(site, hash_), inbox.answered_at(site, hash_)
+    gone = given is not None and given.kind == "withdrawn"
+    return at if gone and at is not None else datetime.min.replace(tzinfo=UTC)
+
+
+def _written(site: Site, hash_: str) -> dict[str, Any]:
+    path = _path(site, hash_)
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
+
+
 def _due(site: Site, hash_: str) -> bool:
     """Whether something follows from what boards decided, and the hospital's answer is older than that. By this
     machine's clock: that of a shared board may go ahead."""
-    path = _path(site, hash_)
-    taken = json.loads(path.read_text(encoding="utf-8")).get(TAKEN) if path.exists() else None
+    taken = _written(site, hash_).get(TAKEN)
     decided = [one for one in gates(site, hash_).values() if one is not None]
     if taken is None or inbox.replaced_by(site, hash_):
         return False

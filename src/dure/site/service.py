@@ -128,6 +128,8 @@ class SiteService:
             return self._ask(body)
         if topic == "study":
             told = unpack(body)
+            if not isinstance(told["proposer"], str):
+                raise FORM
             study = Study.model_validate(json.loads(told["document"]))
             if not inbox.holds(self.site, study.hash):
                 inbox.receive(self.site, study, told["proposer"])
