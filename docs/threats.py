@@ -16,26 +16,23 @@ TESTS = Path(__file__).parents[1] / "tests"
 
 NOT_PROTECTED: tuple[tuple[str, str], ...] = (
     (
-        "A hub that breaks the protocol can read one hospital's numbers: known, not fixed yet",
-        "A review found attacks that need no hospital's help. The hub can ask one hospital another question than the "
-        "others (earlier results are not in what is signed, and not everybody in a sum has to sign), so that the "
-        "others add nothing. And it can open three sums, each of which differs enough from the others, whose "
-        "difference is one hospital, or choose signers who never saw the earlier sum. Until this is repaired, masked "
-        "sums protect against a hub that reads what it holds, not against one that sends what it likes.",
-    ),
-    (
-        "A hub can spoil a hospital's audit log, and play old decisions again: known, not fixed yet",
-        "A message whose fields are of the wrong kind is written into the hospital's log in a way that does not read "
-        "back; the service then stops and `dure audit verify` calls the log changed. A shared board's old approval is "
-        "taken again after the board declined or the hospital withdrew. A power cut at the hub can leave a "
-        "countersigned head over lines that were not on disk. A hub can also show a hospital's old `difference` "
-        "permit to others.",
-    ),
-    (
         "The hub's process sees working totals",
         "Masks hide each hospital's part, not the sum. Totals of every round are exact, and the hub's "
         "administrator can "
         "read them in the ledger. With few hospitals, or beside outside knowledge, a total says something of people.",
+    ),
+    (
+        "A hub that chooses its questions",
+        "All hospitals of a sum are asked the same and sign it. That a round's state follows from the totals before "
+        "it, nobody checks: a hub that lies, and knows how one hospital's patients differ, can choose a state for "
+        "which the others have nothing to add. And it can use two studies with the same step, one with a hospital "
+        "and one without: hospitals compare sums within a study, only the hub compares studies.",
+    ),
+    (
+        "A signed `difference` cannot be called back",
+        "A hub that lies can show a hospital's permit with `difference` to the others until it expires, also after "
+        "the hospital has left without it. And who permits it hides others no longer: of three hospitals between two "
+        "sums, two that permit it leave the third alone.",
     ),
     (
         "Hospitals that join forces with the hub",
@@ -141,11 +138,11 @@ THREATS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ),
     (
         "A hub that breaks the protocol: swapped keys, replay, overlapping or second sets, unsigned sets, "
-        "forged shares",
-        "Pinned Ed25519 keys sign keys and sets; a hospital answers each session once, remembers every set of "
-        "a study, "
-        "and reveals nothing unless all signatures are there",
+        "forged shares, different questions, sums that add up to one hospital",
+        "Pinned Ed25519 keys sign keys and sets; masks cancel only between equal questions; a study's sums are made "
+        "among one group, lie within each other, and are signed by more than half of it",
         (
+            "attacks/test_secure_sum.py::test_a_hospital_that_is_asked_something_else_than_the_others_shows_nothing",
             "attacks/test_secure_sum.py::test_an_attack_works_without_its_check_and_is_refused_with_it",
             "attacks/test_secure_sum.py::test_every_check_of_a_hospital_has_an_attack",
             "attacks/test_secure_sum.py::test_keys_that_agree_on_nothing_are_refused",
@@ -227,8 +224,10 @@ THREATS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ),
     (
         "A forged or recorded decision of a shared board",
-        "Signed with the board's key, which the hospital's own settings name; an older decision never replaces a newer",
+        "Signed with the board's key, which the hospital's own settings name; an older decision never replaces a "
+        "newer, and none from before the hospital left opens anything",
         (
+            "site/test_reviews.py::test_an_old_approval_that_is_shown_again_opens_nothing",
             "site/test_reviews.py::test_a_decision_signed_by_somebody_else_or_older_than_the_last_opens_nothing",
             "site/test_reviews.py::test_a_shared_boards_decision_for_others_opens_nothing",
         ),
@@ -263,9 +262,13 @@ THREATS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
         ),
     ),
     (
-        "A log that is rewritten, cut, or shown in two versions",
-        "Merkle trees (RFC 6962) whose signed heads hub and hospitals countersign ([audit](audit.md))",
+        "A log that is rewritten, cut, shown in two versions, or spoilt by what somebody sends",
+        "Merkle trees (RFC 6962) whose signed heads hub and hospitals countersign ([audit](audit.md)); a line is "
+        "written as it will be read",
         (
+            "guard/test_records.py::test_whatever_is_written_the_log_reads_back",
+            "guard/test_heads.py::test_no_head_is_signed_over_a_line_that_a_loss_of_power_could_take",
+            "site/test_service.py::test_a_question_whose_fields_are_of_another_kind_is_refused_and_written_nowhere",
             "services/test_tree_heads.py::"
             "test_after_a_run_everybody_has_seen_everybodys_log_and_a_rewritten_one_is_caught",
             "services/test_tree_heads.py::test_a_hospital_that_rewrites_its_own_log_is_caught_by_the_hub",
