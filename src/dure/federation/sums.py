@@ -52,8 +52,9 @@ def told_apart(
     none. Sets of one study that all lie within each other leave no small group, however their sums are added up; where
     they may overlap, {A,B,C} + {A,D,E} - {B,C,D,E} is A.
     """
-    found, here = set(), set(now) - set(granted)
-    for names in earlier:
+    found: set[str] = set()
+    here = set(now) - set(granted)
+    for names in earlier if minimum > 1 else ():  # else each hospital's own sum may be opened
         there = set(names) - set(granted)
         changed = here ^ there
         if changed and not (len(changed) >= minimum and (here <= there or there <= here)):
