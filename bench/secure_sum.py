@@ -52,7 +52,7 @@ from dure.demo.alliance import demo_study
 from dure.federation.membership import enrol
 from dure.federation.messages import Answer, Ask
 from dure.federation.plain_sum import PlainSum
-from dure.federation.secure_sum.exchange import Exchange, read_question
+from dure.federation.secure_sum.exchange import Exchange, Part, read_question
 from dure.federation.secure_sum.member import Member, PinsInMemory
 from dure.federation.secure_sum.opening import SecureSum
 from dure.federation.secure_sum.record import Record
@@ -91,7 +91,8 @@ class Clock:
         member = Member(name, public, key.sign, self.pins[name], self.records[name], 3, frozenset())
         asked = read_question(message)
         assert isinstance(asked, Exchange)
-        reply = member.answer(asked, lambda ask: (self.reply, self.declaration))
+        part = Part(self.declaration, b"", True, lambda: self.reply)
+        reply = member.answer(asked, lambda ask: part)
         self.seconds += CLOCK[0]() - began
         self.bytes = max(self.bytes, len(reply))
         return reply

@@ -380,6 +380,23 @@ class SumOutOfRange(DataError):
     )
 
 
+class NumbersWithheld(DataError):
+    what = Words(
+        "A hospital had no numbers for this round, or such as a masked sum cannot hold.",
+        "어느 병원에 이 회차의 수치가 없거나, 가린 합에 넣을 수 없는 수치가 있습니다.",
+    )
+    why = Words(
+        "Which hospital it was stays among the hospitals: it would tell of its patients.",
+        "어느 병원인지는 그 병원의 환자에 대해 알려 주므로 병원 밖으로 나가지 않습니다.",
+    )
+    remedy = Words(
+        "Ask the hospitals to look for 'sum withheld' in their audit logs, which name the reason. Often larger units, "
+        "a logarithm or a capped column help.",
+        "병원마다 감사 기록에서 'sum withheld'와 그 이유를 찾아보도록 요청하십시오. "
+        "단위를 키우거나 로그를 취하거나 열에 상한을 두면 풀리는 경우가 많습니다.",
+    )
+
+
 # ── the data cannot answer ───────────────────────────────────────────────────────────────────────
 
 

@@ -13,12 +13,14 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 
-from dure.federation.messages import Ask, error_from
+from dure.errors import DataError
+from dure.federation.messages import Answer, Ask, error_data, error_from
 from dure.federation.secure_sum import keys, masks, sharing
 from dure.federation.secure_sum import member as asking
 from dure.federation.secure_sum.exchange import Exchange, Stage
 from dure.federation.secure_sum.member import Member
 from dure.federation.secure_sum.refusals import RULES
+from dure.guard.rules import refusal
 from dure.study.packing import unpack
 from dure.study.summary import ArraySpec
 
@@ -33,6 +35,7 @@ _spec.loader.exec_module(sums)
 
 VICTIM, NAMES = "h0", ("h0", "h1", "h2", "h3")
 SESSION = bytes(range(32))
+SENT = (masks.WITHHELD, *sums.DECLARED)
 Attack = Callable[[Any], bool]
 
 
@@ -144,7 +147,7 @@ class Hub:
             shares = {places.index(signer) + 1: given[name] for signer, given in found.items() if given}
             needed = dict(list(shares.items())[: sharing.threshold(len(self.names))])
             streams.append(keys.own_stream(self.session, name, sharing.combine(needed), -1))
-        return masks.opened(masks.added(list(self.vectors.values()), sums.DECLARED), sums.DECLARED, streams)
+        return masks.opened(masks.added(list(self.vectors.values()), SENT), SENT, streams)
 
     def facts(self, name: str) -> dict[str, Any]:
         """What a hospital that is the hub's puppet knows."""
@@ -164,9 +167,7 @@ class Hub:
             theirs = self.adverts[VICTIM]["mask"]
             streams.append(keys.pair_stream(self.session, question, name, private, VICTIM, theirs))
         vector = np.frombuffer(self.vectors[VICTIM], "<u4")
-        return bool(
-            sums.same(masks.opened(vector, sums.DECLARED, streams), sums.exact([self.town.hospitals[VICTIM].part]))
-        )
+        return bool(sums.same(masks.opened(vector, SENT, streams), sums.exact([self.town.hospitals[VICTIM].part])))
 
 
 def puppets(town: Any) -> Any:
@@ -214,12 +215,12 @@ def asks_twice_under_the_same_masks(town: Any) -> bool:
 def _difference(first: Any, second: Any, expected: Any) -> bool:
     """Whether one vector less the other, number by number, is what is expected."""
     less = np.empty(first.shape, np.uint32)
-    for segment in masks.segments(sums.DECLARED):
+    for segment in masks.segments(SENT):
         where = segment.words(0, segment.numbers)
         wide = 2 * segment.format.limbs
         digits = first[where].astype(np.int64).reshape(-1, wide) - second[where].reshape(-1, wide)
         masks.carry(digits, less[where].reshape(digits.shape))
-    return bool(sums.same(masks.opened(less, sums.DECLARED, []), sums.exact([expected])))
+    return bool(sums.same(masks.opened(less, SENT, []), sums.exact([expected])))
 
 
 def uses_old_shares_again(town: Any) -> bool:
@@ -526,17 +527,21 @@ def test_invented_hospitals_open_one_hospitals_numbers_until_its_list_is_closed(
         assert (hub.to_vectors() and hub.read_victim()) is not closed
 
 
-@pytest.mark.parametrize("other", [{"state": {"edge": 1e9}}, {"results": {"score": None}}], ids=["state", "results"])
+@pytest.mark.parametrize(
+    "other", [{"state": {"edge": 1e9}}, {"results": {"score": None}}, {}], ids=["state", "results", "earlier-steps"]
+)
 @pytest.mark.parametrize("signers", [("h1", "h2", "h3"), tuple(NAMES)], ids=["others-sign", "all-sign"])
 def test_a_hospital_that_is_asked_something_else_than_the_others_shows_nothing(
     monkeypatch: pytest.MonkeyPatch, other: dict[str, Any], signers: tuple[str, ...]
 ) -> None:
-    """The others are asked so that they have nothing to add: another state, or no result of the step before. The twin
-    is a protocol whose masks and signatures are those of any question."""
+    """The others are asked so that they have nothing to add: another state, no result of the step before, or earlier
+    only the victim was asked what this builds on. The twin is a protocol whose masks and signatures are those of any
+    question."""
     asked = {"state": {"edge": 0.0}, "results": {"score": b"a result"}}
 
     def reads(bound: bool) -> bool:
         town = sums.town(4)
+        town.hospitals[VICTIM].built_on = b"" if other else b"a step that nobody else was asked"
         hub = Hub(town)
         assert hub.keys()
         assert hub.shares()
@@ -553,7 +558,7 @@ def test_a_hospital_that_is_asked_something_else_than_the_others_shows_nothing(
     assert not reads(True)
     stream = keys.pair_stream
     monkeypatch.setattr(keys, "pair_stream", lambda session, question, *rest: stream(session, b"", *rest))
-    monkeypatch.setattr(asking, "question_digest", lambda ask, declaration: bytes(32))
+    monkeypatch.setattr(asking, "question_digest", lambda *said: bytes(32))
     assert reads(False)
 
 
@@ -608,6 +613,79 @@ def test_keys_that_agree_on_nothing_are_refused() -> None:
     assert {entry["rule"] for entry in town.hospitals[VICTIM].logged} == {"form"}
 
 
+# ── what a hospital cannot give ──
+
+HUGE = {"n": np.array(2**60), "sums": np.array([1.0, np.nan, 2.0])}
+
+
+def asked_once(town: Any) -> tuple[Any, set[str]]:
+    """A sum in which the victim's numbers are beyond what it can hold; and what hospitals refused in the clear."""
+    found = town.collect(town.summing(), without=lambda errors: False)
+    return found, {name for name in found.errors}
+
+
+@pytest.mark.parametrize("name", HUGE)
+def test_no_hospital_says_that_its_numbers_are_beyond_the_range_of_a_sum(name: str) -> None:
+    """A hub that chooses a scale would read the number: it asks until the victim, and nobody else, refuses. The twin is
+    a hospital that is asked what the hub cannot have chosen, and says so."""
+    for chosen in (False, True):
+        town = sums.town(4, chosen=chosen)
+        town.hospitals[VICTIM].part = town.hospitals[VICTIM].part | {name: HUGE[name]}
+        found, refused = asked_once(town)
+        assert found.total is None
+        assert (refused, found.withheld) == (({VICTIM}, False) if not chosen else (set(), True))
+        assert [entry["event"] for entry in town.hospitals[VICTIM].logged] == [
+            "sum withheld" if chosen else "sum refused"
+        ]
+    again = town.hospitals[VICTIM]
+    first = town.replies["vector", VICTIM]
+    assert len(first) == len(town.replies["vector", "h1"])
+    assert again.record.signed(sums.STUDY) == {frozenset(town.hospitals)}
+
+
+def test_where_a_hospital_withholds_its_numbers_those_of_the_others_are_lost_too() -> None:
+    """Else the sum of the others, beside one with it, would be the difference that nobody permitted."""
+    town = sums.town(4, chosen=True)
+    town.hospitals[VICTIM].part = town.hospitals[VICTIM].part | {"n": HUGE["n"]}
+    hub = Hub(town)
+    assert hub.to_vectors()
+    total = hub.opened(hub.names)
+    assert total.pop(masks.WITHHELD.name) == 1
+    others = sums.exact([town.hospitals[name].part for name in hub.names if name != VICTIM])
+    for name, values in others.items():
+        assert not np.isin(np.ravel(total[name]), np.ravel(values)).any()
+
+
+@pytest.mark.parametrize("error", ["data-error", "as_declared", "exception"])
+def test_an_error_of_data_is_no_answer_to_a_question_that_the_hub_chose(error: str) -> None:
+    class Failing(Exception):
+        pass
+
+    for chosen in (False, True):
+        town = sums.town(4, chosen=chosen)
+        victim = town.hospitals[VICTIM]
+        if error == "exception":
+            victim.fails = Failing()
+        else:
+            said = DataError() if error == "data-error" else refusal("as_declared")
+            victim.error = Answer(VICTIM, "error", error=error_data(said)).to_bytes()
+        if error == "exception" and not chosen:
+            with pytest.raises(Failing):  # its runner says that something failed
+                asked_once(town)
+            continue
+        found, refused = asked_once(town)
+        assert found.total is None
+        assert (refused, found.withheld) == (({VICTIM}, False) if not chosen else (set(), True))
+
+
+def test_a_cohort_that_is_too_small_is_told_whatever_was_asked() -> None:
+    """No state of a round chooses a cohort; and an honest hub goes on without such a hospital."""
+    town = sums.town(5, chosen=True)
+    said = error_data(refusal("minimum_cohort"))
+    town.hospitals[VICTIM].error = Answer(VICTIM, "error", error=said).to_bytes()
+    assert asked_once(town)[1] == {VICTIM}
+
+
 # ── masked bytes ──
 
 MANY = (ArraySpec("x", (40_000,), "moment"),)
@@ -630,7 +708,7 @@ def test_masked_bytes_are_uniform_and_bare_ones_are_not(value: str) -> None:
     for name in town.hospitals:
         vector = unpack(town.replies["vector", name])["body"]["vector"]
         assert len(vector) >= 10**6
-        assert uniform(vector, 32) > 1e-8
+        assert uniform(vector[8:], 32) > 1e-8  # after the first number, a count
     assert uniform(masks.masked(hospital.part, MANY, 3, []), 32) == 0.0
 
 
@@ -642,7 +720,7 @@ def test_the_same_numbers_twice_share_no_mask() -> None:
     vectors, summing = [], town.summing()
     for round_ in range(2):
         assert town.collect(summing, round_=round_, declaration=MANY).total is not None
-        vectors.append(unpack(town.replies["vector", VICTIM])["body"]["vector"])
+        vectors.append(unpack(town.replies["vector", VICTIM])["body"]["vector"][8:])
     one, other = (np.frombuffer(vector, np.uint8) for vector in vectors)
     assert uniform((one ^ other).tobytes(), 32) > 1e-8
     assert uniform((one ^ one).tobytes(), 32) == 0.0
@@ -654,6 +732,6 @@ def test_nothing_beside_the_vector_tells_of_the_numbers() -> None:
     assert town.collect(town.summing()).total is not None
     reply = unpack(town.replies["vector", VICTIM])
     assert set(reply) == {"hospital", "session", "stage", "body"}
-    assert set(reply["body"]) == {"vector", "question", "advert"}
+    assert set(reply["body"]) == {"vector", "question", "built_on", "advert"}
     sizes = {len(town.replies["vector", name]) for name in town.hospitals}
     assert len(sizes) == 1

@@ -84,7 +84,7 @@ def test_a_million_people_are_compared_within_a_second(tmp_path: Path, made: typ
     ask = Ask("run", asked.hash, "count", 0, ("a", "b", "c"))
     first = _rows(ids)
     history.check(ask, first)
-    history.record(ask, first, Told(b"", b"", []))
+    history.record(ask, b"", first, Told(b"", b"", []))
     second = _rows(ids[5:])
     began = time.process_time()  # not the clock: other tests run beside this one
     with pytest.raises(Refused):
@@ -150,9 +150,9 @@ def test_of_two_studies_at_the_same_moment_one_is_refused(made: types.ModuleType
     rows = [_rows(np.arange(100)), _rows(np.arange(99))]
     for history, ask, found in zip((one, other), asks, rows):
         history.check(ask, found)
-    one.record(asks[0], rows[0], Told(b"1", b"", []))
+    one.record(asks[0], b"", rows[0], Told(b"1", b"", []))
     with pytest.raises(Refused):
-        other.record(asks[1], rows[1], Told(b"2", b"", []))
+        other.record(asks[1], b"", rows[1], Told(b"2", b"", []))
     assert len(other.store.rows("SELECT * FROM cohort")) == 1
 
 
@@ -226,9 +226,8 @@ def test_names_of_criteria_and_labels_do_not_make_another_question(made: types.M
         {"hospitals": ("one", "x", "z")},
         {"round": 1},
         {"state": {"beta": [0.0]}},
-        {"fold": "x"},
     ],
-    ids=["hospitals", "round", "state", "fold"],
+    ids=["hospitals", "round", "state"],
 )
 def test_another_question_is_computed(made: types.ModuleType, hospital: Any, changes: dict[str, Any]) -> None:
     hospital.answer(made.study())

@@ -5,12 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from dure.federation import answer as answering
+from dure.federation.messages import Answer, Ask
 from dure.federation.plain_sum import PlainSum
+from dure.federation.plan import plan_of
+from dure.federation.secure_sum.exchange import read_question
 from dure.federation.secure_sum.opening import SecureSum
 from dure.hub.runs import run_study, summing_of
 from dure.study.packing import unpack
+from dure.study.result import Result, pack_result
+from dure.study.spec import Step
 
 SEEN = ("per_hospital", "difference", "visible_updates")
 UNSEEN = SEEN[:2]
@@ -43,6 +50,71 @@ def test_masked_and_plain_sums_give_the_same_released_tables(stage: Any, tmp_pat
         _, _, outcomes = played(stage, tmp_path / str(seen), seen)
         tables.append(outcomes["attrition"].folds[None].released.tables)
     assert all(tables[0][name].frame.equals(tables[1][name].frame) for name in tables[1])
+
+
+@pytest.mark.parametrize("bound", [False, True], ids=["twin", "ours"])
+def test_a_sum_builds_on_the_same_earlier_answers_at_every_hospital(
+    stage: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bound: bool
+) -> None:
+    """The hub asks one hospital alone to make a model inside, which needs no permission, and then all of them to sum
+    over what it predicts: those who have no model add nothing. The twin forgets what answers build on."""
+    own = Step(
+        name="own",
+        method="regression",
+        scope="each",
+        release=False,
+        parameters={"formula": "disease ~ age", "family": "binomial"},
+    )
+    parameters = {"formula": "disease ~ own.prediction", "family": "binomial"}
+    later = Step(name="later", method="regression", uses=("own",), parameters=parameters)
+    study = stage.study("attrition").model_copy(update={"steps": (own, later)})
+    sites = stage.sites(tmp_path)
+    alliance = stage.join(tmp_path, sites, study, dict.fromkeys(sites, ()))
+    if not bound:
+        monkeypatch.setattr(answering, "_built_on", lambda *asked: b"")
+
+    class Lying:
+        def ask(self, messages: Any, timeout: float) -> Any:
+            questions = {name: read_question(message) for name, message in messages.items()}
+            silent = {name for name, asked in questions.items() if isinstance(asked, Ask) and name != "Hungary"}
+            nothing = pack_result(Result(method="regression"))
+            said = {name: Answer(name, "result", result=nothing).to_bytes() for name in silent}
+            return said | dict(alliance.engine.ask({n: m for n, m in messages.items() if n not in said}, timeout))
+
+    summing, opened = summing_of(alliance.store, study.hash), []
+    collect = summing.collect
+
+    def kept(*given: Any) -> Any:
+        opened.append(collect(*given))
+        return opened[-1]
+
+    monkeypatch.setattr(summing, "collect", kept)
+    run_study(alliance.store, study.hash, Lying(), stage.methods, summing=summing)
+    first = next(found for found in opened if not found.results)
+    if bound:
+        assert first.total is None
+        assert "earlier rounds" in next(iter(first.errors.values())).text("en")
+        return
+    rows = alliance.runners["Hungary"].rows(study, plan_of(study, stage.methods))
+    known = ~np.isnan(rows.numbers("age")) & ~np.isnan(rows.numbers("disease"))
+    assert int(first.total["n"]) == known.sum()
+
+
+def test_a_step_that_stays_inside_is_not_asked_as_a_sum_nor_the_other_way_round(stage: Any, tmp_path: Path) -> None:
+    own = stage.study("model").steps[0].model_copy(update={"name": "own", "scope": "each", "release": False})
+    every = stage.study("attrition").steps[0]
+    study = stage.study("attrition").model_copy(update={"steps": (own, every)})
+    alliance = stage.join(tmp_path, stage.sites(tmp_path), study)
+    runner, names = alliance.runners["Hungary"], tuple(alliance.sites)
+    asks = [
+        (Ask("run", study.hash, "own", 0, ("Hungary",), alone=True), None),
+        (Ask("run", study.hash, "own", 0, ("Hungary",)), "permit-error"),
+        (Ask("run", study.hash, every.name, 0, ("Hungary",), alone=True), "permit-error"),
+        (Ask("run", study.hash, every.name, 0, names[:3], fold=names[3], alone=False), "permit-error"),
+    ]
+    for asked, code in asks:
+        said = Answer.from_bytes(runner.answer(asked.to_bytes()))
+        assert said.error.get("code") == code, asked
 
 
 def test_a_study_that_waits_for_an_hour_gives_each_exchange_an_hour(stage: Any, tmp_path: Path) -> None:

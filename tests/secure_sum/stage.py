@@ -16,7 +16,7 @@ from securesystemslib.signer import CryptoSigner
 from dure.errors import DureError
 from dure.federation.engine import Failure
 from dure.federation.messages import Answer, Ask
-from dure.federation.secure_sum.exchange import Exchange, read_question
+from dure.federation.secure_sum.exchange import Exchange, Part, read_question
 from dure.federation.secure_sum.member import Member, PinsInMemory
 from dure.federation.secure_sum.opening import SecureSum
 from dure.federation.secure_sum.record import Record
@@ -82,6 +82,9 @@ class Hospital:
     error: bytes | None = None
     logged: list[dict[str, Any]] = field(default_factory=list)
     declaration: Declaration = DECLARED
+    built_on: bytes = b""
+    chosen: bool = False
+    fails: Exception | None = None
 
     def __post_init__(self) -> None:
         self.again()
@@ -106,7 +109,14 @@ class Hospital:
         asked = read_question(message)
         assert isinstance(asked, Exchange)
         reply = self.error or Answer(self.name, "summary", arrays=self.part).to_bytes()
-        return self.member().answer(asked, lambda ask: (reply, self.declaration))
+
+        def compute() -> bytes:
+            if self.fails:
+                raise self.fails
+            return reply
+
+        part = Part(self.declaration, self.built_on, self.chosen, compute)
+        return self.member().answer(asked, lambda ask: part)
 
     def permit(self, difference: bool, study: str = STUDY, **changes: Any) -> dict[str, Any]:
         now = datetime.now(UTC)

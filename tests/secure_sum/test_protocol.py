@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from dure.errors import AnswerBroken, Refused, SiteFailed, SumRefused
 from dure.federation.messages import Answer, error_data
 from dure.federation.secure_sum import opening, sharing
-from dure.federation.secure_sum.exchange import STAGES, Exchange
+from dure.federation.secure_sum.exchange import STAGES, Exchange, Part
 from dure.federation.secure_sum.opening import SecureSum
 from dure.guard.rules import refusal
 from dure.study.packing import pack, unpack
@@ -214,12 +214,13 @@ def test_a_process_that_outlives_its_service_takes_nothing_back(sums: ModuleType
     said: list[bytes] = []
 
     def slowly(exchange: Exchange) -> None:
-        def part(ask: Any) -> Any:
+        def compute() -> bytes:
             computing.set()
             go_on.wait(10)
-            return Answer("h0", "summary", arrays=old.part).to_bytes(), old.declaration
+            return bytes(Answer("h0", "summary", arrays=old.part).to_bytes())
 
-        said.append(old.member().answer(exchange, part))
+        part = Part(old.declaration, b"", False, compute)
+        said.append(old.member().answer(exchange, lambda ask: part))
 
     def change(name: str, exchange: Exchange) -> Exchange:
         if (name, exchange.stage) == ("h0", "vector"):
@@ -286,6 +287,27 @@ def test_a_wrong_share_of_one_hospital_does_not_stop_the_others(sums: ModuleType
     ask = sums.Ask("run", sums.STUDY, "step", 0, tuple(town.hospitals)).to_bytes()
     opened = town.summing().collect(Lying(), dict.fromkeys(town.hospitals, ask), sums.DECLARED, "step", 0, None)
     assert sums.same(opened.total, sums.exact([hospital.part for hospital in town.hospitals.values()]))
+
+
+def test_keys_for_the_next_sum_that_are_not_signed_cost_that_sum_nothing(sums: ModuleType) -> None:
+    """The hub does not pass them on, and the next sum begins with keys, where it names whose they are."""
+    town = sums.town(4)
+    true, spoiled = town.hospitals["h3"].answer, {"vector"}
+
+    def answer(message: bytes) -> bytes:
+        raw = unpack(true(message))
+        if raw.get("stage") in spoiled:
+            raw["body"]["advert"]["signature"] = bytes(64)
+        return pack(raw)
+
+    town.hospitals["h3"].answer = answer
+    summing = town.summing()
+    for round_ in range(2):
+        found = town.collect(summing, round_=round_)
+        assert sums.same(found.total, sums.exact([one.part for one in town.hospitals.values()]))
+    assert town.stages == [*STAGES, *STAGES]
+    spoiled.add("keys")
+    assert list(town.collect(town.summing(), round_=2).errors) == ["h3"]
 
 
 @pytest.mark.parametrize(

@@ -30,12 +30,14 @@ MEMBERS = (*NAMES, "D")
 """The study's sums began with one hospital more."""
 RESULTS = {"score": b"the packed result of an earlier step", "none": None}
 STUDY, RUN = "sha256:" + "0" * 64, "run-1"
+BUILT_ON = hashlib.sha256(b"dure test vector: built on").digest()
 DECLARED = (
     ArraySpec("n", (), "count"),
     ArraySpec("sums", (3,), "moment"),
     ArraySpec("powers", (1, 4), "moment", sides=True),
     ArraySpec("weights", (2,), "weights"),
 )
+SENT = (masks.WITHHELD, *DECLARED)
 NUMBERS: dict[str, dict[str, list[Any]]] = {
     "A": {"n": [40], "sums": [2480.0, -0.1, 3.0], "powers": [40.0, 1.5, -0.25, 1e-20], "weights": [0.5, -1e-3]},
     "B": {"n": [25], "sums": [1500.0, 1e-30, -7.25], "powers": [25.0, 2.5, 0.125, 2.0], "weights": [0.0, 2.5]},
@@ -49,7 +51,8 @@ def fixed(label: str) -> bytes:
 
 
 def summary(name: str) -> dict[str, Any]:
-    return {spec.name: np.array(NUMBERS[name][spec.name], spec.dtype).reshape(spec.shape) for spec in DECLARED}
+    numbers = {".": [0], **NUMBERS[name]}
+    return {spec.name: np.array(numbers[spec.name], spec.dtype).reshape(spec.shape) for spec in SENT}
 
 
 def made(shares: list[str]) -> dict[str, Any]:
@@ -65,7 +68,7 @@ def made(shares: list[str]) -> dict[str, Any]:
         statement = keys.keys_statement(session, (STUDY, RUN), MEMBERS, roster, name, adverts[name])
         adverts[name]["signature"] = signing[name].sign(statement)
     ask = Ask(RUN, STUDY, "model", 2, NAMES, {"beta": [0.5, -1.0]}, RESULTS)
-    question, digest = question_digest(ask, DECLARED), keys.digest_of(adverts)
+    question, digest = question_digest(ask, DECLARED, BUILT_ON), keys.digest_of(adverts)
     streams = {
         name: [
             keys.own_stream(session, name, secrets[name]["seed"]),
@@ -77,12 +80,12 @@ def made(shares: list[str]) -> dict[str, Any]:
         ]
         for name in NAMES
     }
-    vectors = {name: masks.masked(summary(name), DECLARED, 3, streams[name]) for name in NAMES}
+    vectors = {name: masks.masked(summary(name), SENT, 3, streams[name]) for name in NAMES}
     statement = keys.set_statement(session, digest, question, list(NAMES))
     nonce, plain = fixed("nonce")[:12], fixed("share 1") + fixed("share 2")
     sealed = keys.seal(session, "A", secrets["A"]["seal"], "B", adverts["B"]["seal"], plain, lambda size: nonce)
     own = [keys.own_stream(session, name, secrets[name]["seed"], -1) for name in NAMES]
-    total = masks.opened(masks.added(list(vectors.values()), DECLARED), DECLARED, own)
+    total = masks.opened(masks.added(list(vectors.values()), SENT), SENT, own)
     return {
         "session": session.hex(),
         "next_session": keys.next_session(session).hex(),
@@ -96,7 +99,7 @@ def made(shares: list[str]) -> dict[str, Any]:
                 "secrets": {part: value.hex() for part, value in secrets[name].items()},
                 "advert": {part: value.hex() for part, value in adverts[name].items()},
                 "numbers": NUMBERS[name],
-                "encoded": masks.masked(summary(name), DECLARED, 3, []).hex(),
+                "encoded": masks.masked(summary(name), SENT, 3, []).hex(),
                 "own_key": streams[name][0].key.hex(),
                 "masked": vectors[name].hex(),
                 "signature_of_set": signing[name].sign(statement).hex(),
@@ -116,6 +119,7 @@ def made(shares: list[str]) -> dict[str, Any]:
             "round": 2,
             "fold": None,
             "state": {"beta": [0.5, -1.0]},
+            "built_on": BUILT_ON.hex(),
             "results": {name: result.hex() if result else None for name, result in RESULTS.items()},
         },
         "question_digest": question.hex(),
@@ -175,7 +179,8 @@ def test_another_implementation_gives_the_same_masked_bytes() -> None:
                 key = hkdf(shared, session, msgpack.packb(["dure/sum/2/pair", asked, *pair]))
                 assert vectors["pair_keys"][" ".join(pair)] == key.hex()
                 streams.append((1 if mine == pair[0] else -1, key))
-        plain = [(value, *LIMBS[classes[name]]) for name in order for value in hospital["numbers"][name]]
+        plain = [(0, 1, 0)]  # nothing is withheld
+        plain += [(value, *LIMBS[classes[name]]) for name in order for value in hospital["numbers"][name]]
         size = sum(8 * limbs for _, limbs, _ in plain)
         stretched = [(sign, keystream(key, size)) for sign, key in streams]
         bare, masked, at = b"", b"", 0
@@ -209,7 +214,9 @@ def test_another_implementation_reads_the_same_statements() -> None:
     asked = vectors["question"]
     about = [study, run, asked["step"], asked["round"], asked["fold"], sorted(hospitals), asked["state"]]
     results = {name: bytes.fromhex(result) if result else None for name, result in asked["results"].items()}
-    question = hashlib.sha256(msgpack.packb([*about, results, vectors["declaration"]])).digest()
+    question = hashlib.sha256(
+        msgpack.packb([*about, results, bytes.fromhex(asked["built_on"]), vectors["declaration"]])
+    ).digest()
     assert question.hex() == vectors["question_digest"]
     statement = msgpack.packb(["dure/sum/2/set", session, digest, question, sorted(hospitals)])
     assert statement.hex() == vectors["set_statement"]

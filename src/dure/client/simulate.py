@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from dure.client.export import FORMATS, Answered, Format, changed, hashes, paragraph, write
 from dure.client.frames import columns_of, to_polars
 from dure.errors import DureError, InvalidParameter, NotEnoughHospitals
-from dure.federation.answer import Desk, InMemory, answer, declared
+from dure.federation.answer import Desk, InMemory, answer, part
 from dure.federation.engine import Answerer
 from dure.federation.ledger import InMemoryLedger, Ledger, Outcome
 from dure.federation.local_engine import LocalEngine
@@ -343,7 +343,7 @@ def _answerer(desk: Desk, key: Ed25519PrivateKey | None = None) -> Answerer:
         asked = read_question(message)
         if isinstance(asked, Exchange):
             assert member
-            return member.answer(asked, lambda ask: (answer(ask, desk), declared(ask, desk)))
+            return member.answer(asked, lambda ask: part(ask, desk))
         return answer(asked, desk)
 
     return answered

@@ -13,15 +13,17 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from dure.errors import DataError, DureError, NotConverged, NotEstimable, Refused
+from dure.errors import DataError, DureError, NotConverged, NotEstimable, PermitError, Refused
 from dure.federation.messages import Answer, Ask, error_data
 from dure.federation.plan import Plan
+from dure.federation.secure_sum.exchange import Part
 from dure.federation.secure_sum.fixed_point import bytes_of
 from dure.guard import gate
 from dure.guard.audit import AuditLog, declaration_digest
 from dure.guard.release import release
 from dure.guard.rules import Limits
-from dure.study.method import Kept, Question, read_parameters
+from dure.language import Words
+from dure.study.method import HUB, Kept, Question, read_parameters
 from dure.study.packing import pack, unpack
 from dure.study.permit import Grant
 from dure.study.regroup import regrouped
@@ -43,11 +45,13 @@ ALONE_RULES = (
 
 @dataclass(frozen=True)
 class Remembered:
-    """What a hospital stored for one round: the question's digest, its reply, and what it kept."""
+    """What a hospital stored for one round: the question's digest, its reply, and what it kept for later ones."""
 
     digest: str
     reply: bytes
     kept: bytes = field(repr=False)
+    asked: bytes = b""
+    """Digest of what all hospitals are asked alike in such a question, and of those that it builds on."""
 
 
 class Memory(Protocol):
@@ -103,15 +107,15 @@ class Told:
 class History(Protocol):
     """What left this hospital in earlier studies (`dure.site.history`); every call may raise Refused."""
 
-    def told(self, ask: Ask) -> Told | None:
-        """The answer that an equivalent question was given, if there was one."""
+    def told(self, ask: Ask, built_on: bytes) -> Told | None:
+        """The answer that an equivalent question, built on equivalent ones, was given, if there was one."""
         ...
 
     def check(self, ask: Ask, rows: Rows) -> None:
         """Whether these people may be answered about, beside those of earlier answers."""
         ...
 
-    def record(self, ask: Ask, rows: Rows, told: Told) -> None:
+    def record(self, ask: Ask, built_on: bytes, rows: Rows, told: Told) -> None:
         """This is about to leave."""
         ...
 
@@ -152,17 +156,22 @@ Leaving = tuple[Answer, Kept, dict[str, Any]]
 def answer(ask: Ask, desk: Desk) -> bytes:
     """The reply's bytes. Every DureError becomes an error reply; a repeated question gets the stored bytes."""
     digest = hashlib.sha256(ask.to_bytes()).hexdigest()
-    stored = desk.memory.read(ask.run, ask.step, ask.fold, ask.round)
+    stored = desk.memory.read(_run(ask), ask.step, ask.fold, ask.round)
     about = {"run": ask.run, "study": ask.study, "step": ask.step, "round": ask.round, "fold": ask.fold}
     if stored and stored.digest == digest:
         desk.log("repeated", **about)
         return stored.reply
+    step = desk.plan.step(ask.step)
+    built_on = _built_on(ask, step, desk)
+    asked = _asked_alike(ask, built_on)
     try:
-        step = desk.plan.step(ask.step)
+        if ask.alone != (step.scope == "each") or (ask.fold is not None) != (step.scope == "all_but_one"):
+            problem = Words("The step is not asked in this way", "이 단계는 이렇게 묻지 않습니다")
+            raise PermitError(hospital=desk.hospital, problem=problem)
         silent = ask.alone and not step.release
         gate.before_rows(_asked(ask, step, 0, _inside(desk) if silent else desk))
         past = None if silent else desk.history  # where nothing leaves, there is nothing to compare
-        told = past.told(ask) if past else None
+        told = past.told(ask, built_on) if past else None
         repeated = told is not None
         if told is None:
             if past:
@@ -172,16 +181,14 @@ def answer(ask: Ask, desk: Desk) -> bytes:
             reply, kept, details = answered(ask, step, rows, desk)
             told = Told(reply.to_bytes(), pack(kept), details["arrays"])
             if past:
-                past.record(ask, desk.rows(), told)
+                past.record(ask, built_on, desk.rows(), told)
         arrays = declared(ask, desk)
         desk.still()
-    except Refused as error:
-        # The hospital's own people see the cell and the count; the reply holds the rule and the way out.
-        desk.log("refused", rule=error.rule, detail=error.detail, **about)
-        return Answer(desk.hospital, "error", error=error_data(error)).to_bytes()
     except DureError as error:
-        desk.log("failed", error=error.code(), **about)
-        return Answer(desk.hospital, "error", error=error_data(error)).to_bytes()
+        if ask.alone:  # that it was asked, and has nothing, is what later steps build on
+            nothing = pack({"result": None, "kept": {}})
+            desk.memory.write(_run(ask), ask.step, ask.fold, ask.round, Remembered("", b"", nothing, asked))
+        return _no(error, about, desk)
     data = told.reply
     if repeated:
         about["answered_from"] = "history"
@@ -192,8 +199,26 @@ def answer(ask: Ask, desk: Desk) -> bytes:
     desk.log("left", **said, **bound, **about)
     if desk.egress is not None:
         desk.egress(Departure(ask, digest, arrays, Answer.from_bytes(data), desk.masked))
-    desk.memory.write(ask.run, ask.step, ask.fold, ask.round, Remembered(digest, data, told.kept))
+    desk.memory.write(_run(ask), ask.step, ask.fold, ask.round, Remembered(digest, data, told.kept, asked))
     return data
+
+
+def _no(error: DureError, about: dict[str, Any], desk: Desk) -> bytes:
+    if isinstance(error, Refused):
+        # The hospital's own people see the cell and the count; the reply holds the rule and the way out.
+        desk.log("refused", rule=error.rule, detail=error.detail, **about)
+    else:
+        desk.log("failed", error=error.code(), **about)
+    return Answer(desk.hospital, "error", error=error_data(error)).to_bytes()
+
+
+def part(ask: Ask, desk: Desk) -> Part:
+    """What a masked sum needs to know of an answer before it is computed. Raises DureError."""
+    step = desk.plan.step(ask.step)
+    start = desk.plan.method(step).start(desk.plan.question(step, ask.hospitals, _results(ask, desk)))
+    first = pack({name: value for name, value in start.items() if name != HUB}) == pack(dict(ask.state))
+    chosen = bool(ask.round or desk.plan.lineage(step) or not first)
+    return Part(declared(ask, desk), _built_on(ask, step, desk), chosen, lambda: answer(ask, desk))
 
 
 def declared(ask: Ask, desk: Desk) -> Declaration:
@@ -211,7 +236,7 @@ def _summary(ask: Ask, step: Step, rows: Rows, desk: Desk) -> Leaving:
     question = desk.plan.question(step, ask.hospitals, _results(ask, desk))
     asked = _asked(ask, step, rows.n, desk)
     declaration = method.declare(question, dict(ask.state))
-    before = desk.memory.read(ask.run, ask.step, ask.fold, ask.round - 1) if ask.round else None
+    before = desk.memory.read(_run(ask), ask.step, ask.fold, ask.round - 1) if ask.round else None
     summary, kept = method.summarise(rows, question, dict(ask.state), unpack(before.kept) if before else {})
     if desk.noise is not None:
         summary = desk.noise(summary, question)
@@ -335,14 +360,36 @@ def _own_results(ask: Ask, step: Step, desk: Desk) -> dict[str, Result]:
     return {name: unpack_result(data) for name, data in found.items() if data is not None}
 
 
+def _run(ask: Ask) -> str:
+    """Where a run's rounds are kept: the hub names runs, and one study's say nothing about another's."""
+    return f"{ask.study} {ask.run}"
+
+
+def _entry(ask: Ask, earlier: Step, desk: Desk) -> Remembered | None:
+    """What this hospital stored last of an earlier step."""
+    return desk.memory.last(_run(ask), earlier.name, desk.hospital if earlier.scope == "all_but_one" else None)
+
+
+def _built_on(ask: Ask, step: Step, desk: Desk) -> bytes:
+    """Digest of the questions whose answers this hospital keeps and this one builds on: of the round before, and of
+    earlier steps. The same at all hospitals that were asked alike, so that none of them answers from less."""
+    before = desk.memory.read(_run(ask), ask.step, ask.fold, ask.round - 1) if ask.round and not ask.alone else None
+    stored = (before, *(_entry(ask, earlier, desk) for earlier in desk.plan.lineage(step)))
+    return hashlib.sha256(pack([entry.asked if entry else None for entry in stored])).digest()
+
+
+def _asked_alike(ask: Ask, built_on: bytes) -> bytes:
+    hospitals = [] if ask.alone else list(ask.hospitals)
+    about = [ask.round, ask.fold, ask.alone, hospitals, dict(ask.state), dict(ask.results), built_on]
+    return hashlib.sha256(pack(about)).digest()
+
+
 def _own_result(ask: Ask, earlier: Step, desk: Desk) -> tuple[bytes | None, Kept]:
     """The earlier step's Result for this hospital, and what this hospital kept of it."""
+    entry = _entry(ask, earlier, desk)
     if earlier.scope == "each":
-        entry = desk.memory.last(ask.run, earlier.name, None)
         if entry is None:
             return None, {}
         stored = unpack(entry.kept)
         return stored["result"], stored["kept"]
-    fold = desk.hospital if earlier.scope == "all_but_one" else None
-    entry = desk.memory.last(ask.run, earlier.name, fold)
     return _told_result(ask, earlier), unpack(entry.kept) if entry else {}

@@ -15,11 +15,16 @@ from dure.study.summary import Summary
 PROTOCOL = 2
 
 
+LONGEST = 500
+"""Characters of a name in a message: names go into logs."""
+
+
 def of_kind(message: object, kinds: Mapping[str, Any]) -> None:
-    """Raise ValueError unless every field is of its kind; True and False are no numbers here."""
+    """Raise ValueError unless every field is of its kind, and text short; True and False are no numbers here."""
     for name, kind in kinds.items():
         value = getattr(message, name)
-        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        wrong = not isinstance(value, kind) or (kind is int and isinstance(value, bool))
+        if wrong or (isinstance(value, str) and len(value) > LONGEST):
             raise ValueError(f"its '{name}' is not of the right kind")
 
 

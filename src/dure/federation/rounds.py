@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from dure.errors import (
     DureError,
+    NumbersWithheld,
     PermitError,
     QuorumMissed,
     Refused,
@@ -188,17 +189,18 @@ class Run:
                 self.progress("asked", {**place, "asks": asks, "declared": sent})
                 without = partial(self._same_without, step, fold, round_, state, sent)
                 opened = self.summing.collect(self.engine, asks, sent, step.name, round_, fold, without)
-                # What came has left, even where the sum is never opened because somebody did not answer; a repeated
-                # round brings the same bytes again and is listed once.
+                # What came has left, even where the sum is never opened; a repeated round is listed once.
                 left = [item for item in left if item.round != round_] + list(opened.left)
                 if opened.errors and not self._drop(opened.errors):
                     raise first_error(opened.errors)
-                if opened.total is None:  # the step starts again without them
+                if opened.total is None and not opened.withheld:  # the step starts again without them
                     round_, state = 0, None
                     continue
                 members = self._members(fold)
-                question = self.plan.question(step, members, self._working(step))
                 self._remember_opened(members)
+                if opened.total is None:
+                    raise NumbersWithheld()
+                question = self.plan.question(step, members, self._working(step))
                 self.progress("opened", {**place, "members": members, "declared": sent})
                 arrays |= opened.total
                 gate.check_total(opened.total, declaration, self.limits)

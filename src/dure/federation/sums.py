@@ -36,6 +36,8 @@ class Opened:
     left: tuple[Left, ...] = ()
     errors: Mapping[str, DureError] = field(default_factory=dict)
     results: Mapping[str, bytes] = field(default_factory=dict)
+    withheld: bool = False
+    """The sum was opened, and some hospital, nobody knows which, had no numbers for it: there is no total."""
 
 
 def never(errors: Mapping[str, DureError]) -> bool:

@@ -157,12 +157,13 @@ class StudyHistory:
 
     # ── the calls of an answer ──
 
-    def told(self, ask: Ask) -> Told | None:
-        """The answer that an equivalent question got; raises Refused where the proposer is locked out."""
+    def told(self, ask: Ask, built_on: bytes) -> Told | None:
+        """The answer that an equivalent question, built on equivalent ones, got. Raises Refused where the proposer is
+        locked out."""
         if self.store.locked(self.proposer, self.study.hash):
             raise refusal("lockout")
         query = "SELECT study, cohort, reply, kept, arrays FROM answer WHERE question = ?"
-        for study, cohort, reply, kept, arrays in self.store.rows(query, (self._question(ask),)):
+        for study, cohort, reply, kept, arrays in self.store.rows(query, (self._question(ask, built_on),)):
             self._alike(study, "an equivalent question")
             if reply is None:
                 return None  # too large to be kept: `record` compares
@@ -186,12 +187,12 @@ class StudyHistory:
             if rules.alike(changed, len(people)) and own:
                 self._alike(own[0], "a cohort that is nearly an earlier one")
 
-    def record(self, ask: Ask, rows: Rows, told: Told) -> None:
+    def record(self, ask: Ask, built_on: bytes, rows: Rows, told: Told) -> None:
         """Remember the people and the answer before it leaves; raises Refused where another study was quicker, or
         where the answer is not the one that was given before."""
         people, cohort = _people(rows)
         cohort, now = "" if self.charge else cohort, self.store.now().isoformat()
-        question, sha256 = self._question(ask), hashlib.sha256(told.reply).hexdigest()
+        question, sha256 = self._question(ask, built_on), hashlib.sha256(told.reply).hexdigest()
         small = len(told.reply) + len(told.kept) <= MOST_BYTES
         stored = (zlib.compress(told.reply, 1), zlib.compress(told.kept, 1)) if small else (None, None)
         with self.store.transaction() as connection:
@@ -249,16 +250,17 @@ class StudyHistory:
 
     # ── questions ──
 
-    def _question(self, ask: Ask) -> str:
+    def _question(self, ask: Ask, built_on: bytes) -> str:
         """Everything that the answer to `ask` depends on, whatever the study and the run are called; digested once,
         since a state may hold millions of weights."""
         if self._asked is None or self._asked[0] is not ask:
-            self._asked = ask, self._digest(ask)
+            self._asked = ask, self._digest(ask, built_on)
         return self._asked[1]
 
-    def _digest(self, ask: Ask) -> str:
+    def _digest(self, ask: Ask, built_on: bytes) -> str:
         step = self.plan.step(ask.step)
-        names = [list(ask.hospitals), ask.round, ask.fold, ask.alone, dict(ask.state), dict(ask.results), dict(ask.own)]
+        told = [dict(ask.state), dict(ask.results), dict(ask.own), built_on]
+        names = [list(ask.hospitals), ask.round, ask.fold, ask.alone, *told]
         lineage = [[earlier.name, *self._step(earlier)] for earlier in self.plan.lineage(step)]
         under = [
             sorted(self.permit.grants()),

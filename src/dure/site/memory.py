@@ -8,10 +8,10 @@ from pathlib import Path
 from dure.federation.answer import Remembered
 
 SCHEMA = """
-CREATE TABLE IF NOT EXISTS round (run TEXT, step TEXT, fold TEXT, round INTEGER, digest TEXT, reply BLOB, kept BLOB,
-                                  PRIMARY KEY (run, step, fold, round))
+CREATE TABLE IF NOT EXISTS asked (run TEXT, step TEXT, fold TEXT, round INTEGER, digest TEXT, reply BLOB, kept BLOB,
+                                  asked BLOB, PRIMARY KEY (run, step, fold, round))
 """
-FIELDS = "digest, reply, kept"
+FIELDS = "digest, reply, kept, asked"
 
 
 class StoredMemory:
@@ -24,11 +24,11 @@ class StoredMemory:
         self._connection.execute(SCHEMA)
 
     def read(self, run: str, step: str, fold: str | None, round: int) -> Remembered | None:
-        query = f"SELECT {FIELDS} FROM round WHERE run = ? AND step = ? AND fold = ? AND round = ?"
+        query = f"SELECT {FIELDS} FROM asked WHERE run = ? AND step = ? AND fold = ? AND round = ?"
         return self._one(query, (run, step, fold or "", round))
 
     def last(self, run: str, step: str, fold: str | None) -> Remembered | None:
-        query = f"SELECT {FIELDS} FROM round WHERE run = ? AND step = ? AND fold = ? ORDER BY round DESC LIMIT 1"
+        query = f"SELECT {FIELDS} FROM asked WHERE run = ? AND step = ? AND fold = ? ORDER BY round DESC LIMIT 1"
         return self._one(query, (run, step, fold or ""))
 
     def write(self, run: str, step: str, fold: str | None, round: int, entry: Remembered) -> None:
@@ -36,11 +36,11 @@ class StoredMemory:
         self._connection.execute("BEGIN IMMEDIATE")
         try:
             self._connection.execute(
-                "INSERT OR REPLACE INTO round VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (*where, round, entry.digest, entry.reply, entry.kept),
+                "INSERT OR REPLACE INTO asked VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (*where, round, entry.digest, entry.reply, entry.kept, entry.asked),
             )
             self._connection.execute(
-                "DELETE FROM round WHERE run = ? AND step = ? AND fold = ? AND (round < ? OR round > ?)",
+                "DELETE FROM asked WHERE run = ? AND step = ? AND fold = ? AND (round < ? OR round > ?)",
                 (*where, round - 1, round),
             )
         except BaseException:
@@ -53,4 +53,4 @@ class StoredMemory:
 
     def _one(self, query: str, values: tuple[str | int, ...]) -> Remembered | None:
         row = self._connection.execute(query, values).fetchone()
-        return Remembered(str(row[0]), bytes(row[1]), bytes(row[2])) if row else None
+        return Remembered(str(row[0]), *map(bytes, row[1:])) if row else None

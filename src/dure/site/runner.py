@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from dure.errors import DureError, PermitError
-from dure.federation.answer import Desk, answer, declared
+from dure.federation.answer import Desk, answer, part
 from dure.federation.messages import Answer, Ask, error_data
 from dure.federation.plan import Plan, plan_of
 from dure.federation.secure_sum.exchange import Exchange, read_question
@@ -100,7 +100,7 @@ class Runner:
             still=lambda: self._permit(ask, study),
         )
         if isinstance(ask, Exchange):
-            return self._member(desk).answer(ask, lambda asked: (answer(asked, desk), declared(asked, desk)))
+            return self._member(desk).answer(ask, lambda asked: part(asked, desk))
         return answer(ask, desk)
 
     def _check_masks(self, ask: Ask | Exchange, permit: Permit) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -68,9 +68,24 @@ def read_question(data: bytes) -> Ask | Exchange:
     return exchange
 
 
-def question_digest(ask: Ask, declaration: Declaration) -> bytes:
+def question_digest(ask: Ask, declaration: Declaration, built_on: bytes) -> bytes:
     """Of what all hospitals of a sum must have been asked alike: the round, its state, the earlier results it builds
-    on, and the arrays declared. Not of `Ask.own`, which differs: whoever is sent it permits differences."""
+    on, the arrays declared, and (`built_on`) the questions whose answers they keep for it. Not of `Ask.own`, which
+    differs: whoever is sent it permits differences."""
     arrays = [[spec.name, list(spec.shape), spec.kind, spec.sides] for spec in declaration]
     where = [ask.study, ask.run, ask.step, ask.round, ask.fold, list(ask.hospitals)]
-    return hashlib.sha256(pack([*where, dict(ask.state), dict(ask.results), arrays])).digest()
+    return hashlib.sha256(pack([*where, dict(ask.state), dict(ask.results), built_on, arrays])).digest()
+
+
+@dataclass(frozen=True)
+class Part:
+    """A hospital's part in one round's sum, as far as it is known before it is computed.
+
+    `chosen`: the hub could have chosen what is computed, so that an error that depends on data is an answer to it.
+    `answer` computes: an `Answer`'s bytes, in the clear.
+    """
+
+    declaration: Declaration
+    built_on: bytes
+    chosen: bool
+    answer: Callable[[], bytes]

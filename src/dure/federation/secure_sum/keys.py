@@ -27,8 +27,8 @@ Advert = Mapping[str, bytes]
 """What a hospital says of its keys: `mask`, `seal` (X25519), `seed` (a commitment), `signature`."""
 Random = Callable[[int], bytes]
 FIELDS = ("mask", "seal", "seed", "signature")
-KEYS, SET, PAIR, OWN, SEAL, SEED, NEXT = (
-    f"dure/sum/2/{name}" for name in ("keys", "set", "pair", "own", "seal", "seed", "next")
+KEYS, SET, PAIR, OWN, NOISE, SEAL, SEED, NEXT = (
+    f"dure/sum/2/{name}" for name in ("keys", "set", "pair", "own", "noise", "seal", "seed", "next")
 )
 
 
@@ -91,6 +91,11 @@ def pair_stream(session: bytes, question: bytes, mine: str, private: bytes, thei
 
 def own_stream(session: bytes, hospital: str, seed: bytes, sign: int = 1) -> Stream:
     return Stream(_derived(session, seed, pack([OWN, hospital])), sign)
+
+
+def noise_stream(session: bytes, hospital: str, private: bytes) -> Stream:
+    """What a hospital sends that withholds its numbers; of a secret that it never shares."""
+    return Stream(_derived(session, private, pack([NOISE, hospital])), 1)
 
 
 def seal(session: bytes, mine: str, private: bytes, theirs: str, key: bytes, plain: bytes, random: Random) -> bytes:

@@ -14,6 +14,7 @@ from dure.federation.secure_sum.fixed_point import (
     AT_ONCE,
     Digits,
     Words32,
+    bytes_of,
     carry,
     decode,
     encode,
@@ -22,7 +23,7 @@ from dure.federation.secure_sum.fixed_point import (
     spread,
     words_of,
 )
-from dure.study.summary import Declaration, Summary
+from dure.study.summary import ArraySpec, Declaration, Summary
 
 ZEROS = memoryview(bytes(4 * AT_ONCE))
 
@@ -57,6 +58,19 @@ def masked(summary: Summary, declaration: Declaration, hospitals: int, streams: 
                 stream.add_to(digits)
             carry(digits, out[segment.words(first, last)].reshape(digits.shape))
     return out.tobytes()
+
+
+WITHHELD = ArraySpec(".", (), "count")
+"""The first number of every vector: how many of the hospitals in it withheld the rest."""
+
+
+def withheld(declaration: Declaration, hospitals: int, streams: Sequence[Stream], noise: Stream) -> bytes:
+    """The vector of a hospital that has no numbers, or such as no sum can hold: it says so in the first number, under
+    the masks, and the rest is noise, in which the others' numbers are lost."""
+    nothing: Summary = {spec.name: np.zeros(spec.shape, spec.dtype) for spec in declaration}
+    told = masked(nothing | {WITHHELD.name: np.array(1)}, declaration, hospitals, streams)
+    first = bytes_of(WITHHELD)
+    return told[:first] + masked(nothing, declaration, hospitals, [noise])[first:]
 
 
 def added(vectors: Sequence[bytes], declaration: Declaration) -> Words32:

@@ -15,21 +15,24 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Protocol
 
+import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from securesystemslib.signer import SSlibKey
 
-from dure.errors import DureError, PermitError, SumRefused
+from dure.errors import DureError, PermitError, SumOutOfRange, SumRefused
 from dure.federation.messages import Answer, Ask, error_data
 from dure.federation.secure_sum import keys, masks, refusals, sharing
-from dure.federation.secure_sum.exchange import Exchange, Reply, Stage, question_digest
+from dure.federation.secure_sum.exchange import Exchange, Part, Reply, Stage, question_digest
 from dure.federation.secure_sum.keys import Advert, Roster
 from dure.federation.secure_sum.record import Record
 from dure.federation.sums import told_apart
 from dure.study.permit import Grant, verify
-from dure.study.summary import Declaration
 
-Part = Callable[[Ask], tuple[bytes, Declaration]]
-"""This hospital's own answer to a round, in the clear (an `Answer`), and what was declared for it."""
+Parts = Callable[[Ask], Part]
+"""This hospital's own part in a round's sum."""
+PLAIN = ("permit-error", "site-paused", "missing-package", "sum-refused")
+"""Errors that are told as they are, whatever was asked: they do not depend on data. So are refusals by rules other than
+`as_declared`, since no state of a round chooses the cohorts and cells that they look at."""
 Facts = dict[str, Any]
 GROUP = ("about", "members", "roster")
 """Facts of a session that the next one shares: study and run, the study's hospitals, and those of the session."""
@@ -81,7 +84,7 @@ class Member:
     log: Callable[..., None] = lambda event, **details: None
     random: keys.Random = os.urandom
 
-    def answer(self, asked: Exchange, part: Part) -> bytes:
+    def answer(self, asked: Exchange, part: Parts) -> bytes:
         """The reply's bytes; every refusal is a reply too."""
         try:
             try:
@@ -100,7 +103,7 @@ class Member:
         if not holds:
             raise refusals.refusal(self.hospital, rule)
 
-    def _stage(self, asked: Exchange, part: Part) -> bytes:
+    def _stage(self, asked: Exchange, part: Parts) -> bytes:
         stages: dict[Stage, Callable[[Exchange], bytes]] = {
             "keys": self._keys,
             "shares": self._shares,
@@ -132,7 +135,7 @@ class Member:
         self.must("own_key", roster.get(self.hospital) == self.public)
         self.must("pinned_key", self.pins.hold(roster))
         self.must("minimum_hospitals", len(roster) >= self.minimum or "per_hospital" in self.grants)
-        self.record.forget(asked.run)
+        self.record.forget(_run(asked))
         facts = self._begin(asked, asked.session, group)
         return self._reply(asked, {"advert": facts["advert"]})
 
@@ -140,7 +143,7 @@ class Member:
         """Everybody's keys: check them, and share the secrets that a dropout would leave."""
         return self._reply(asked, {"sealed": self._deal(asked, asked.session, asked.body["keys"])})
 
-    def _vector(self, asked: Exchange, part: Part) -> bytes:
+    def _vector(self, asked: Exchange, part: Parts) -> bytes:
         """This hospital's numbers of the round, masked; and its keys for the next sum."""
         facts, ask = self._known(asked.session, asked), Ask.from_bytes(asked.body["ask"])
         asked_for = (ask.run, ask.study, ask.step, ask.round, ask.fold, ask.alone)
@@ -151,27 +154,24 @@ class Member:
             self._take(facts, asked.session, asked.body["sealed"])
         self.must("order", "received" in facts)
         try:
-            data, declaration = part(ask)
+            mine = part(ask)
         except Exception as error:
             raise _Inside from error
-        mine = Answer.from_bytes(data)
-        if mine.kind == "error":
-            return data
-        said = [hashlib.sha256(data).digest(), question_digest(ask, declaration)]
-        self.must("replay", facts.setdefault("vector", said) == said)
-        streams = self._streams(asked.session, facts, said[1])
-        vector = masks.masked(mine.arrays, declaration, len(facts["roster"]), streams)
+        question = question_digest(ask, mine.declaration, mine.built_on)
+        with self.record.whole():  # before anything is computed, since an error is an answer too
+            self._add(asked, facts, received=facts.get("received"), question=question)
+        found = self._computed(asked, mine)
+        if found is not None and found.kind == "error":
+            return found.to_bytes()
+        vector = self._masked(asked, mine, found, facts, question)
         with self.record.whole():
-            now = self._known(asked.session, asked)
-            self.must("order", "over" not in now)
-            for name in ("received", "vector"):
-                self.must("replay", now.setdefault(name, facts.get(name)) == facts.get(name))
+            now = self._add(asked, facts, vector=[hashlib.sha256(vector).digest(), question])
             self.record.keep_members(asked.study, now["members"])
             self.must("members", self.record.members(asked.study) == now["members"])
-            self.record.write(asked.session, asked.run, now)
             following = keys.next_session(asked.session)
             after = self.record.read(following) or self._begin(asked, following, now)
-        return self._reply(asked, {"vector": vector, "question": said[1], "advert": after["advert"]})
+        said = {"vector": vector, "question": question, "built_on": mine.built_on}
+        return self._reply(asked, said | {"advert": after["advert"]})
 
     def _set(self, asked: Exchange) -> bytes:
         """Sign whose numbers are in the sum: one set in a session, and none that would show a few hospitals."""
@@ -190,7 +190,7 @@ class Member:
         statement = self._statement(asked.session, facts)
         body: dict[str, Any] = {"signature": self.sign(statement), "sealed": None}
         self.record.sign(asked.study, alive)
-        self.record.write(asked.session, asked.run, facts)
+        self.record.write(asked.session, _run(asked), facts)
         if asked.body["keys"] is not None:
             body["sealed"] = self._deal(asked, keys.next_session(asked.session), asked.body["keys"])
         return self._reply(asked, body)
@@ -215,20 +215,61 @@ class Member:
         if asked.body["sealed"] is not None:
             after = self._known(following, asked)
             self._take(after, following, asked.body["sealed"])
-            self.record.write(following, asked.run, after)
-        self.record.forget(asked.run, but=(asked.session, following))
-        public = {name: facts[name] for name in (*GROUP, "advert", "keys", "vector", "set")}
-        self.record.write(asked.session, asked.run, public | {"over": [asked.digest, reply]})
+            self.record.write(following, _run(asked), after)
+        self.record.forget(_run(asked), but=(asked.session, following))
+        public = {name: facts[name] for name in (*GROUP, "advert", "keys", "question", "vector", "set")}
+        self.record.write(asked.session, _run(asked), public | {"over": [asked.digest, reply]})
         return reply
 
+    # ── the numbers ──
+
+    def _computed(self, asked: Exchange, mine: Part) -> Answer | None:
+        """This hospital's answer in the clear; None where there is none, and the hub shall not hear whose it is."""
+        try:
+            found = Answer.from_bytes(mine.answer())
+        except Exception as error:
+            if not mine.chosen or isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryException":
+                raise _Inside from error
+            self._log_withheld(asked, type(error).__name__)
+            return None
+        if found.kind != "error" or not mine.chosen or _told(found.error):
+            return found
+        self._log_withheld(asked, str(found.error["code"]))
+        return None
+
+    def _masked(self, asked: Exchange, mine: Part, found: Answer | None, facts: Facts, question: bytes) -> bytes:
+        declaration, hospitals = (masks.WITHHELD, *mine.declaration), len(facts["roster"])
+        if found is not None:
+            try:
+                arrays = {**found.arrays, masks.WITHHELD.name: np.array(0)}
+                return masks.masked(arrays, declaration, hospitals, self._streams(asked.session, facts, question))
+            except SumOutOfRange as error:
+                if not mine.chosen:
+                    raise
+                self._log_withheld(asked, error.code())
+        noise = keys.noise_stream(asked.session, self.hospital, facts["secrets"]["seal"])
+        return masks.withheld(declaration, hospitals, self._streams(asked.session, facts, question), noise)
+
+    def _log_withheld(self, asked: Exchange, error: str) -> None:
+        self.log("sum withheld", error=error, run=asked.run, study=asked.study, step=asked.step, round=asked.round)
+
     # ── what stages share ──
+
+    def _add(self, asked: Exchange, facts: Facts, **said: Any) -> Facts:
+        """What is on disk of the session, with what is said now, if it is still the session that was read."""
+        now = self._known(asked.session, asked)
+        self.must("order", "over" not in now)
+        for name, value in ({name: facts[name] for name in ("advert", "keys")} | said).items():
+            self.must("replay", now.setdefault(name, value) == value)
+        self.record.write(asked.session, _run(asked), now)
+        return now
 
     def _begin(self, asked: Exchange, session: bytes, group: Facts) -> Facts:
         """Fresh keys of a session, signed and on disk."""
         secrets, advert = keys.fresh(session, self.hospital, self.random)
         facts: Facts = {name: group[name] for name in GROUP} | {"secrets": secrets, "advert": advert}
         advert["signature"] = self.sign(self._keys_said(session, facts, self.hospital, advert))
-        self.record.write(session, asked.run, facts)
+        self.record.write(session, _run(asked), facts)
         return facts
 
     def _deal(self, asked: Exchange, session: bytes, adverts: Mapping[str, Advert]) -> dict[str, bytes]:
@@ -253,7 +294,7 @@ class Member:
             if name != self.hospital
         }
         facts["keys"], facts["own"] = dict(adverts), shares[self.hospital]
-        self.record.write(session, asked.run, facts)
+        self.record.write(session, _run(asked), facts)
         return dict(facts["sealed"])
 
     def _take(self, facts: Facts, session: bytes, sealed: Mapping[str, bytes]) -> None:
@@ -305,6 +346,17 @@ class Member:
 
     def _reply(self, asked: Exchange, body: Mapping[str, Any]) -> bytes:
         return Reply(self.hospital, asked.session, asked.stage, body).to_bytes()
+
+
+def _run(asked: Exchange) -> str:
+    """The hub names runs; one study's say nothing about another's."""
+    return f"{asked.study} {asked.run}"
+
+
+def _told(error: Mapping[str, Any]) -> bool:
+    """Whether an error is told as it is, whatever was asked."""
+    code, rule = error["code"], error["fields"].get("rule")
+    return code in PLAIN or (code == "refused" and rule != "as_declared")
 
 
 def _permits_differences(envelope: Any, key: bytes | None, hospital: str, study: str) -> bool:

@@ -9,7 +9,8 @@ import itertools
 import math
 import os
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -30,6 +31,7 @@ from dure.study.summary import Declaration
 
 MOST_TRIES = 64
 """Choices among shares where some are wrong, before a sum is given up."""
+OTHER = "It answered another question, or declared other arrays"
 Errors = Mapping[str, DureError]
 Bodies = dict[str, dict[str, Any]]
 
@@ -104,15 +106,22 @@ class SecureSum:
         body = {"roster": roster, "members": list(members)}
         said = self._everybody(engine, {name: begin.of("keys", body) for name in messages})
         adverts = {name: body["advert"] for name, body in said.items()}
-        for name, advert in adverts.items():
-            statement = keys.keys_statement(begin.session, about, members, roster, name, advert)
-            if not keys.signed(roster[name], statement, advert["signature"]):
-                raise _Stopped({name: _broken(name, "Its keys do not have its signature")})
+        unsigned = set(adverts) - self._signed(begin.session, about, adverts, members)
+        if unsigned:
+            raise _Stopped({name: _broken(name, "Its keys do not have its signature") for name in sorted(unsigned)})
         said = self._everybody(engine, {name: begin.of("shares", {"keys": adverts}) for name in messages})
         if not self.members:
             self.members = members
             self.remember(members)
         return _Session(begin.session, about, adverts, _delivered(said))
+
+    def _signed(
+        self, session: bytes, about: tuple[str, str], adverts: Mapping[str, Advert], members: Iterable[str] = ()
+    ) -> set[str]:
+        """Who has signed its own keys."""
+        roster, members = {name: self.roster[name] for name in adverts}, tuple(members) or self.members
+        said = {name: keys.keys_statement(session, about, members, roster, name, adverts[name]) for name in adverts}
+        return {name for name in adverts if keys.signed(roster[name], said[name], adverts[name]["signature"])}
 
     def _sum(
         self,
@@ -124,25 +133,27 @@ class SecureSum:
         without: Callable[[Errors], bool],
     ) -> Opened:
         """Three exchanges: masked vectors, the signed set, shares; and along the way the keys of the next sum."""
-        needed, digest = sharing.threshold(len(self.members)), question_digest(ask, declaration)
+        needed, sent = sharing.threshold(len(self.members)), (masks.WITHHELD, *declaration)
         about = _exchange(ask, "vector", session.id)
         asks = {
             name: about.of("vector", {"ask": message, "sealed": session.sealed[name] if session.sealed else None})
             for name, message in messages.items()
         }
-        said, errors = self._some(engine, asks, words_of(declaration) * 4)
-        for name in [name for name in said if said[name]["question"] != digest]:  # its masks would not cancel
-            del said[name]
-            errors[name] = _broken(name, "It answered another question, or declared other arrays")
+        said, errors = self._some(engine, asks, words_of(sent) * 4)
+        digest, other = _answered(said, ask, declaration)
+        errors |= other
+        said = {name: body for name, body in said.items() if name not in other}  # their masks would not cancel
         vectors, left = [said[name].pop("vector") for name in said], self._left(said, declaration, ask, len(messages))
         alive, dead = sorted(said), sorted(errors)
         again = session.sealed is None and _refused(errors)
         if errors and (again or not (len(alive) >= needed and without(errors))):
             raise _Stopped(errors, left)
-        total = masks.added(vectors, declaration)
+        total = masks.added(vectors, sent)
         del vectors
 
         following = {name: said[name]["advert"] for name in alive} if not dead else None
+        if following and len(self._signed(keys.next_session(session.id), session.about, following)) < len(alive):
+            following = None  # the next sum begins with keys, and names who does not sign its own
         shown = {} if frozenset(alive) in self._agreed else dict(self.permits)
         body = {"alive": alive, "dead": dead, "permits": shown, "keys": following}
         signing, refused = self._some(engine, {name: about.of("set", body) for name in alive})
@@ -164,10 +175,12 @@ class SecureSum:
         if len(gave) < sharing.threshold(len(messages)):
             raise _Stopped(refused | silent, left)
         shares = {name: gave[name]["shares"] for name in gave}
-        opened = masks.opened(total, declaration, self._remaining(session, digest, shares, alive, left))
+        opened = masks.opened(total, sent, self._remaining(session, digest, shares, alive, left))
         self._agreed.add(frozenset(alive))
         if following and sealed and len(gave) == len(messages):
             self._ready = _Session(keys.next_session(session.id), session.about, following)
+        if opened.pop(masks.WITHHELD.name):  # the rest is noise
+            return Opened(None, left, errors, withheld=True)
         return Opened(opened, left, errors)
 
     # ── opening ──
@@ -244,7 +257,7 @@ class SecureSum:
 FORM: dict[Stage, dict[str, type | tuple[type, ...]]] = {
     "keys": {"advert": dict},
     "shares": {"sealed": dict},
-    "vector": {"vector": bytes, "question": bytes, "advert": dict},
+    "vector": {"vector": bytes, "question": bytes, "built_on": bytes, "advert": dict},
     "set": {"signature": bytes, "sealed": (dict, type(None))},
     "reveal": {"shares": dict},
 }
@@ -289,6 +302,18 @@ def _for_others(sealed: Any, asked: Mapping[str, Advert] | None, hospital: str) 
 
 def _exchange(ask: Ask, stage: Stage, session: bytes) -> Exchange:
     return Exchange(stage, session, ask.run, ask.study, ask.step, ask.round, ask.fold)
+
+
+def _answered(said: Bodies, ask: Ask, declaration: Declaration) -> tuple[bytes, dict[str, DureError]]:
+    """The digest of the question that most have answered, and who has answered another."""
+    built_on = Counter(body["built_on"] for body in said.values()).most_common(1)
+    digest = question_digest(ask, declaration, built_on[0][0] if built_on else b"")
+    other: dict[str, DureError] = {}
+    for name, body in said.items():
+        if body["question"] != digest:
+            own = built_on[0][0] != body["built_on"]
+            other[name] = _broken(name, "It builds on other earlier rounds than the others" if own else OTHER)
+    return digest, other
 
 
 def _delivered(said: Bodies) -> dict[str, dict[str, bytes]]:
