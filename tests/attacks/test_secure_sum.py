@@ -621,7 +621,7 @@ HUGE = {"n": np.array(2**60), "sums": np.array([1.0, np.nan, 2.0])}
 def asked_once(town: Any) -> tuple[Any, set[str]]:
     """A sum in which the victim's numbers are beyond what it can hold; and what hospitals refused in the clear."""
     found = town.collect(town.summing(), without=lambda errors: False)
-    return found, {name for name in found.errors}
+    return found, set(found.errors)
 
 
 @pytest.mark.parametrize("name", HUGE)
@@ -634,13 +634,9 @@ def test_no_hospital_says_that_its_numbers_are_beyond_the_range_of_a_sum(name: s
         found, refused = asked_once(town)
         assert found.total is None
         assert (refused, found.withheld) == (({VICTIM}, False) if not chosen else (set(), True))
-        assert [entry["event"] for entry in town.hospitals[VICTIM].logged] == [
-            "sum withheld" if chosen else "sum refused"
-        ]
-    again = town.hospitals[VICTIM]
-    first = town.replies["vector", VICTIM]
-    assert len(first) == len(town.replies["vector", "h1"])
-    assert again.record.signed(sums.STUDY) == {frozenset(town.hospitals)}
+        logged = [entry["event"] for entry in town.hospitals[VICTIM].logged]
+        assert logged == ["sum withheld" if chosen else "sum refused"]
+    assert len(town.replies["vector", VICTIM]) == len(town.replies["vector", "h1"])
 
 
 def test_where_a_hospital_withholds_its_numbers_those_of_the_others_are_lost_too() -> None:
