@@ -105,6 +105,36 @@ def test_an_approval_is_of_exactly_what_was_read(ran: Any) -> None:
         decide(ran, BOARD, digest=read)
 
 
+def test_an_approval_is_of_the_context_that_was_read(ran: Any) -> None:
+    """Else the proposer could say something else of the tables between two approvals, under both names."""
+    releases.ask(ran.store, ran.study.hash, ASKER, CONTEXT)
+    read = waits(ran).digest
+    decide(ran, OFFICE)
+    releases.ask(ran.store, ran.study.hash, ASKER, CONTEXT | {"use": "for advertising it to the patients of Hungary"})
+    assert waits(ran).approvals == 0
+    with pytest.raises(DecisionRefused, match="not what was decided"):
+        decide(ran, BOARD, digest=read)
+    releases.ask(ran.store, ran.study.hash, ASKER, CONTEXT)  # what was approved is said again
+    assert waits(ran).approvals == 1
+    assert decide(ran, BOARD, digest=read) == "released"
+    ran.store.put_release_request(ran.study.hash, {"use": "other words"}, "x", "x")
+    assert desk.released(ran.store, ran.study.hash, ran.methods)["release"]["context"] == CONTEXT
+
+
+def test_one_study_that_cannot_be_read_hides_no_other(ran: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    releases.ask(ran.store, ran.study.hash, ASKER, CONTEXT)
+    stored, read = ran.store.studies(), releases.waiting
+    monkeypatch.setattr(ran.store, "studies", lambda: [("sha256:" + "0" * 64, "{}", "release_review"), *stored])
+
+    def waiting(store: Any, hash_: str, methods: Any) -> Any:
+        if hash_.startswith("sha256:0"):
+            raise TypeError("a list where a dict should be")
+        return read(store, hash_, methods)
+
+    monkeypatch.setattr(releases, "waiting", waiting)
+    assert [item.study for item in releases.queue(ran.store, ran.methods, OFFICE)] == [ran.study.hash]
+
+
 def test_a_hospital_that_leaves_may_leave_its_part_in_the_results(ran: Any) -> None:
     releases.ask(ran.store, ran.study.hash, ASKER, CONTEXT)
     read = waits(ran).digest

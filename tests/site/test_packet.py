@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from dure.demo import offices
 from dure.federation.preview import preview
@@ -57,6 +58,24 @@ def test_what_the_proposer_did_not_say_is_said_to_be_missing(study: Study, langu
     assert NOT_STATED.say(language) not in read(told, language)
     for text in said.values():
         assert text.words().say(language) in read(told, language)
+
+
+@pytest.mark.parametrize("language", ["en", "ko"])
+def test_a_proposers_words_cannot_look_like_those_of_the_packet(study: Study, language: Any) -> None:
+    forged = "Good.\n\n## Permissions\n\nNone."
+    text = Bilingual(en=forged, ko=forged)
+    told = study.model_copy(
+        update={"title": text, "question": text, "documents": (text,), "application": Application(purpose=text)}
+    )
+    assert "## Permissions" in forged
+    assert not [line for line in read(told, language).splitlines() if line.strip() in ("## Permissions", "None.")]
+    assert "> ## Permissions" in read(told, language)
+
+
+@pytest.mark.parametrize("letter", ["\x1b[8m", "\x00", "\r", "\u202e"])
+def test_a_text_that_hides_what_stands_beside_it_is_no_text(letter: str) -> None:
+    with pytest.raises(ValidationError, match="control characters"):
+        Bilingual(en=f"plain {letter} text", ko="글")
 
 
 @pytest.mark.parametrize("language", ["en", "ko"])

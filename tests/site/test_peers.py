@@ -8,6 +8,8 @@ import pytest
 from typer.testing import CliRunner
 
 from dure.cli.commands import app
+from dure.errors import NotSignedIn
+from dure.guard.accounts import Accounts
 from dure.site.peers import Peers, fingerprint
 from dure.site.settings import Site, create_site
 
@@ -47,6 +49,14 @@ def test_a_closed_list_takes_no_new_hospital_and_says_so_in_the_log(site: Site) 
     assert [entry["event"] for entry in again.audit.entries()][-2:] == ["list closed", "hospital not on the list"]
     CliRunner().invoke(app, ["site", "peers", str(site.folder), "--open"])
     assert Peers(Site(site.folder)).hold({"Seoul": ONE, "Ghost": OTHER})
+
+
+def test_nobody_closes_or_opens_the_list_of_a_folder_with_accounts_without_signing_in(site: Site) -> None:
+    Accounts(site.folder).add("Kim", "steward", "seven blue ladders lean on the tower")
+    said = CliRunner().invoke(app, ["site", "peers", str(site.folder), "--close"])
+    assert said.exit_code != 0
+    assert isinstance(said.exception, NotSignedIn)
+    assert not Peers(site).closed
 
 
 def test_the_command_shows_fingerprints_to_compare(site: Site) -> None:

@@ -270,6 +270,21 @@ def test_an_old_approval_that_is_shown_again_opens_nothing(
     assert reviews.decide_shared(site, anew, stage.methods).kind == "permitted"  # type: ignore[union-attr]
 
 
+def test_an_approval_that_was_kept_back_opens_nothing_whatever_the_hospital_said_since(
+    stage: Any, site: Site, hash_: str, board: CryptoSigner
+) -> None:
+    site = sharing(site, board)
+    reviews.decide(site, hash_, IRB, "irb", "approve", stage.methods)
+    reviews.decide_shared(site, sign_decision(decision(hash_), board), stage.methods)
+    kept = sign_decision(decision(hash_), board)
+    reviews.withdraw(site, hash_, STEWARD, "A patient group objected.")
+    reviews.decide(site, hash_, IRB, "irb", "ask", stage.methods, said="What has changed?")
+    reviews.decide(site, hash_, IRB, "irb", "approve", stage.methods)
+    with pytest.raises(DecisionRefused, match="before this hospital left"):
+        reviews.decide_shared(site, kept, stage.methods)
+    assert inbox.own_permit(site, hash_) is None
+
+
 # ── one changed byte ──
 
 

@@ -210,6 +210,19 @@ def test_a_hospital_cannot_loosen_a_rule(stage: Any, site: Site, name: str, valu
     assert reply(loose, stage, ask(study)).error["code"] == "invalid-parameter"
 
 
+def test_a_rule_that_was_loosened_after_the_permit_was_signed_holds_as_it_was_permitted(
+    stage: Any, tmp_path: Path
+) -> None:
+    """Boards approved under twenty people; the settings say ten again."""
+    site = stage.settings(stage.sites(tmp_path, "Hungary")["Hungary"], minimum_cohort=20)
+    study = stage.study("attrition")
+    inbox.receive(site, study)
+    inbox.permit(site, study.hash, stage.methods, ("per_hospital", "visible_updates"))
+    site = stage.settings(site)
+    stage.keep(site, 15)
+    assert reply(site, stage, ask(study)).error["fields"]["rule"] == "minimum_cohort"
+
+
 def test_without_limits_of_its_own_the_alliances_hold(site: Site) -> None:
     assert site.limits == DEFAULT
 

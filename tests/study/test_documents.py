@@ -139,6 +139,12 @@ def test_a_step_uses_only_steps_above_it() -> None:
         parse_document(TEXT.replace("uses: [table]", "uses: [model]"), Study)
 
 
+@pytest.mark.parametrize("number", [2**63, -(2**70)])
+def test_a_whole_number_that_no_store_holds_is_refused(number: int) -> None:
+    """It would be met much later, where cohorts of all studies are compared."""
+    assert "64 bits" in broken("concepts: [9202]", f"concepts: [{number}]").text("en")
+
+
 @pytest.mark.parametrize(
     ("text", "line"),
     [("a: 1\nb: [1, 2\nc: 3\n", 3), ("a: 1\n\tb: 2\n", 2), ("a: 'open\nb: 1\n", 3), ("a: 1\nb: c: d\n", 2)],

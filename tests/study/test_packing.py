@@ -118,7 +118,17 @@ def test_a_result_comes_back_whole() -> None:
 
 
 def test_questions_and_answers_come_back() -> None:
-    ask = Ask("run", "sha256:x", "step", 3, ("a", "b"), {"beta": np.zeros(2)}, {"one": b"x", "two": None}, "a", True)
+    ask = Ask(
+        "run",
+        "sha256:x",
+        "step",
+        3,
+        ("a", "b"),
+        {"beta": np.zeros(2)},
+        {"one": b"x", "two": None},
+        fold="a",
+        alone=True,
+    )
     again = Ask.from_bytes(ask.to_bytes())
     assert again.to_bytes() == ask.to_bytes()
     assert (again.hospitals, again.fold, again.alone) == (("a", "b"), "a", True)

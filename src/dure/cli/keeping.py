@@ -181,6 +181,7 @@ def peers(
 ) -> None:
     import polars as pl
 
+    from dure.guard.acting import may
     from dure.site.peers import Peers, fingerprint
     from dure.site.settings import Site
 
@@ -190,6 +191,7 @@ def peers(
     rows = [{"hospital": name, "key": fingerprint(key)} for name, key in known.items()]
     show_table(say("Keys of hospitals (the first is its own)", "병원의 키(첫째는 자기 것)"), pl.DataFrame(rows), {})
     if closed is not None:
+        may(folder, "keep_data")
         Peers(site).close(closed)
     console.print(
         say("The list is closed: no other hospital is accepted.", "닫힌 목록: 다른 병원은 받지 않습니다.")

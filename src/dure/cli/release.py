@@ -90,8 +90,12 @@ def _print(item: Waiting) -> None:
     for (step, fold), result in item.shown.items():
         for name, table in result.tables.items():
             show_table(f"{step}{' · ' + fold if fold else ''} · {name}", table.frame, table.withheld)
+        for name, fact in result.facts.items():
+            console.print(Text(f"  {step}{' · ' + fold if fold else ''} · {name}: {fact}"))
+        for note in result.notes:
+            show_remark(Words(f"{step}: {note.en}", f"{step}: {note.ko}"))
     for step, why in item.left_out.items():
-        show_remark(Words(f"{step}: left out, {why.en}", f"{step}: 제외, {why.ko}"))
+        show_remark(Words(f"{step}: left out. {why.en}", f"{step}: 제외. {why.ko}"))
     for decided in item.decisions:
         verdict = Words("approves", "승인") if decided["approves"] else Words("refuses", "거절")
         who = f"{decided['name']} ({decided['organisation']}, {role_name(decided['role']).say()})"

@@ -134,7 +134,7 @@ def released(store: Store, hash_: str, methods: Methods) -> dict[str, Any]:
         "release": {
             "digest": record.digest,
             "released": record.when,
-            "context": (store.release_request(hash_) or {}).get("context", {}),
+            "context": kept["context"],
             "approved_by": [{name: one[name] for name in ("name", "organisation", "role")} for one in approved],
             "withdrawn": {name: when for name, (kind, _, when) in store.answers(hash_).items() if kind == "withdrawn"},
         },

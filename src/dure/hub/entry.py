@@ -60,6 +60,8 @@ def _place(path: Path) -> Path | str:
 def _status(path: Path) -> list[dict[str, object]]:
     if not path.exists():
         raise FileMissing(path=path)
+    if (path.parent / "hub.json").is_file():  # a hub's own store: its accounts decide
+        path = path.parent
     actor = acting(path) if path.is_dir() else None
     store = Store(_place(path))
     found: list[dict[str, object]] = []

@@ -1,6 +1,7 @@
 """The release queue: what wants to leave the run, with its context, until two people have approved exactly that.
 
-A decision binds the digest of what would be released; if that changes, because a hospital withdrew, it counts no more.
+A decision binds the digest of what would be released and of its context; if one changes, because a hospital withdrew or
+the proposer says something else of it, it counts no more.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from dure.errors import DecisionRefused, DureError, LifecycleError
+from dure.errors import DecisionRefused, LifecycleError
 from dure.federation.ledger import Fold, Outcome
 from dure.guard import permissions
 from dure.guard.permissions import Actor
@@ -97,16 +98,22 @@ def waiting(store: Store, hash_: str, methods: Methods) -> Waiting:
     if state != "release_review":
         raise LifecycleError(action="release", state=state, role="board", open="–")
     found, left_out = outcomes(store, hash_, methods)
-    shown = shown_results(found)
-    digest = content_digest(shown)
+    request = store.release_request(hash_)
+    digest = digest_of(_content(found, request))
+    without = {
+        name: fold.error.words()
+        for name, outcome in found.items()
+        for fold in outcome.folds.values()
+        if fold.error is not None
+    }
     return Waiting(
         hash_,
         study.title.words(),
         store.submission(hash_)[1],
         digest,
-        shown,
-        left_out,
-        store.release_request(hash_),
+        shown_results(found),
+        without | left_out,
+        request,
         tuple(decided for decided in store.release_decisions(hash_) if decided["digest"] == digest),
     )
 
@@ -121,18 +128,6 @@ def shown_results(found: Mapping[str, Outcome]) -> dict[tuple[str, str], Result]
     }
 
 
-def content_digest(shown: Mapping[tuple[str, str], Result]) -> str:
-    """`sha256:` over every shown Result, in order of step and fold."""
-    return _digest({place: pack_result(result) for place, result in shown.items()})
-
-
-def _digest(shown: Mapping[tuple[str, str], bytes]) -> str:
-    digest = hashlib.sha256()
-    for (step, fold), data in sorted(shown.items()):
-        digest.update(f"{step}\0{fold}\0{len(data)}\0".encode() + data)
-    return "sha256:" + digest.hexdigest()
-
-
 def queue(store: Store, methods: Methods, actor: Actor) -> list[Waiting]:
     """Everything that waits for release. Raises NotPermitted."""
     permissions.check(actor, "see_release")
@@ -141,7 +136,7 @@ def queue(store: Store, methods: Methods, actor: Actor) -> list[Waiting]:
         if state == "release_review":
             try:
                 found.append(waiting(store, hash_, methods))
-            except DureError:  # one that cannot be read does not hide the others; `show` says what is wrong with it
+            except Exception:  # one that cannot be read does not hide the others; `show` says what is wrong with it
                 continue
     return found
 
@@ -218,11 +213,11 @@ def _check_decision(store: Store, item: Waiting, actor: Actor, digest: str, appr
 def content(store: Store, hash_: str, methods: Methods) -> dict[str, Any]:
     """What is kept at release and given to whoever fetches: it does not change with what happens afterwards."""
     found, study = outcomes(store, hash_, methods)[0], studies.read(store, hash_)[0]
+    told = _content(found, store.release_request(hash_))
+    for name, step in told["steps"].items():
+        step["source"] = source_hash(methods[study.step(name).method])
     return {
-        "steps": {
-            name: _told(outcome) | {"source": source_hash(methods[study.step(name).method])}
-            for name, outcome in found.items()
-        },
+        **told,
         "versions": calculating(),
         "left": [
             {
@@ -240,15 +235,19 @@ def content(store: Store, hash_: str, methods: Methods) -> dict[str, Any]:
     }
 
 
+def _content(found: Mapping[str, Outcome], request: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What two people approve: results, why there is none, and the context they were given."""
+    context = dict(request["context"]) if request else {}
+    return {"context": context, "steps": {name: _told(outcome) for name, outcome in found.items()}}
+
+
 def digest_of(kept: Mapping[str, Any]) -> str:
-    """The digest of the shown results in what was kept."""
-    shown = {
-        (name, fold["fold"]): fold["result"]
+    """`sha256:` of what two people approve (`_content`) in what was kept."""
+    steps = [
+        [name, [[fold["fold"], fold["result"], fold["error"] and fold["error"]["en"]] for fold in step["folds"]]]
         for name, step in kept["steps"].items()
-        for fold in step["folds"]
-        if fold["result"]
-    }
-    return _digest(shown)
+    ]
+    return "sha256:" + hashlib.sha256(pack([sorted(kept["context"].items()), steps])).hexdigest()
 
 
 def _told(outcome: Outcome) -> dict[str, Any]:

@@ -167,8 +167,9 @@ def _same_cohort(store: Store, study: Study) -> Iterator[tuple[str, str, Ledger]
     """(hash, state, ledger) of every run of other studies that ask about the same people."""
     asked = cohort_digest(study)
     for hash_, document, state in store.studies():
-        if hash_ != study.hash and cohort_digest(Study.model_validate(json.loads(document))) == asked:
-            for run in store.runs(hash_):
+        runs = store.runs(hash_) if hash_ != study.hash else []
+        if runs and cohort_digest(Study.model_validate(json.loads(document))) == asked:
+            for run in runs:
                 yield hash_, state, store.ledger(run)
 
 

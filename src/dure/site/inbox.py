@@ -175,6 +175,8 @@ def _answer(site: Site, hash_: str, kind: AnswerKind, said: str, envelope: dict[
     study_of(site, hash_)
     site.audit.append(kind, study=hash_)
     answer = {"kind": kind, "said": said, "envelope": envelope, "at": datetime.now(UTC).isoformat()}
+    if kind == "withdrawn":  # first, and for good: what boards decided before it opens nothing afterwards
+        write_whole(folder / "left.json", {"at": answer["at"]})
     write_whole(folder / "answer.json", answer)
     (folder / "permit.json").unlink(missing_ok=True)
 
@@ -206,6 +208,12 @@ def answered_at(site: Site, hash_: str) -> datetime | None:
     if envelope is not None:
         return read_permit(envelope).issued
     return datetime.fromisoformat(said["at"]) if said else None
+
+
+def left_at(site: Site, hash_: str) -> datetime | None:
+    """When the hospital last left the study, whatever it has said since; None where it never did."""
+    path = _folder(site, hash_) / "left.json"
+    return datetime.fromisoformat(json.loads(path.read_text(encoding="utf-8"))["at"]) if path.exists() else None
 
 
 def unsent(site: Site) -> list[HospitalAnswer]:

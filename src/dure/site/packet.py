@@ -130,9 +130,10 @@ def _head(study: Study, hospital: str, proposer: str, language: Language) -> lis
         Words("Proposed by", "제안자"): proposer or "–",
         Words("For", "대상 병원"): hospital,
     }
-    lines = [f"# {study.title.words().say(language)}", "", study.question.words().say(language), ""]
+    title, question = _one_line(study.title.words().say(language)), _one_line(study.question.words().say(language))
+    lines = [f"# {title}", "", question, ""]
     lines += [f"- {name.say(language)}: {value}" for name, value in facts.items()]
-    return lines + [f"- {document.words().say(language)}" for document in study.documents]
+    return lines + [f"- {_one_line(document.words().say(language))}" for document in study.documents]
 
 
 def _versions(study: Study, before: Study | None, language: Language) -> list[str]:
@@ -148,14 +149,15 @@ def _versions(study: Study, before: Study | None, language: Language) -> list[st
         return [f"## {title}", "", void, "", unknown.say(language)]
     changed = differences(before, study)
     nothing = [Words("Nothing of what the documents say.", "문서의 내용은 바뀌지 않았습니다.")]
-    return [f"## {title}", "", void, "", *(f"- {words.say(language)}" for words in changed or nothing)]
+    return [f"## {title}", "", void, "", *(f"- {_one_line(words.say(language))}" for words in changed or nothing)]
 
 
 def _application(application: Application, language: Language) -> list[str]:
     lines: list[str] = []
     for field, heading in APPLICATION.items():
         said = getattr(application, field)
-        lines += [f"## {heading.say(language)}", "", (said.words() if said else NOT_STATED).say(language), ""]
+        told = _quoted(said.words().say(language)) if said else [NOT_STATED.say(language)]
+        lines += [f"## {heading.say(language)}", "", *told, ""]
         if field in ALWAYS:
             lines += [ALWAYS[field].say(language), ""]
     return lines[:-1]
@@ -165,11 +167,14 @@ def _data(study: Study, language: Language) -> list[str]:
     lines = [
         f"## {Words('Who is asked about', '대상자').say(language)}",
         "",
-        f"**{study.cohort.name.words().say(language)}**",
+        f"**{_one_line(study.cohort.name.words().say(language))}**",
     ]
     lines += [
         "",
-        *(f"{place}. {words.say(language)}" for place, words in enumerate(cohort_words(study.cohort), start=1)),
+        *(
+            f"{place}. {_one_line(words.say(language))}"
+            for place, words in enumerate(cohort_words(study.cohort), start=1)
+        ),
     ]
     lines += ["", f"## {Words('Data items', '자료 항목').say(language)}", ""]
     rows = [
@@ -281,6 +286,16 @@ def _record(study: Study, needed: Mapping[Grant, list[str]], language: Language)
     ).say(language)
     head = [Words("Item", "항목").say(language), Words("Entry", "내용").say(language)]
     return [f"## {title}", "", source, "", *_table(head, [(w.say(language), v) for w, v in zip(RECORD, values)])]
+
+
+def _one_line(text: str) -> str:
+    """A proposer's words, in which no line can look like a heading of this document."""
+    return " ".join(text.split())
+
+
+def _quoted(text: str) -> list[str]:
+    """A proposer's paragraphs, marked as theirs."""
+    return [f"> {line}".rstrip() for line in text.splitlines()]
 
 
 def _table(head: list[str], rows: Iterable[tuple[str, ...]]) -> list[str]:

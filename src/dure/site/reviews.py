@@ -165,7 +165,8 @@ def _take(site: Site, decision: Decision, methods: Methods) -> inbox.HospitalAns
             if _due(site, hash_):
                 _follow(site, hash_, methods)
             return inbox.answer_of(site, hash_)
-        if decision.name != OWN and decision.at <= _left_at(site, hash_):
+        left = inbox.left_at(site, hash_)
+        if decision.name != OWN and left is not None and decision.at <= left:
             raise _refused(
                 "It is dated before this hospital left the study; the board has to decide again",
                 "이 병원이 연구에서 빠지기 전의 날짜입니다. 위원회가 다시 결정해야 합니다",
@@ -195,13 +196,6 @@ def _latest(site: Site, hash_: str) -> dict[Board, datetime]:
     """The date of each board's last decision that came here, whether it still counts or not."""
     dates = {board: decided.at for board, decided in gates(site, hash_).items() if decided is not None}
     return dates | {board: datetime.fromisoformat(at) for board, at in _written(site, hash_).get(LATEST, {}).items()}
-
-
-def _left_at(site: Site, hash_: str) -> datetime:
-    """When the hospital left the study; the beginning of time where it has not."""
-    given, at = inbox.answer_of(site, hash_), inbox.answered_at(site, hash_)
-    gone = given is not None and given.kind == "withdrawn"
-    return at if gone and at is not None else datetime.min.replace(tzinfo=UTC)
 
 
 def _written(site: Site, hash_: str) -> dict[str, Any]:

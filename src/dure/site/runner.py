@@ -17,7 +17,7 @@ from dure.federation.secure_sum.member import Member
 from dure.federation.secure_sum.record import Record
 from dure.federation.secure_sum.refusals import refusal
 from dure.guard.audit import digest
-from dure.guard.rules import Limits
+from dure.guard.rules import Limits, strictest, with_overrides
 from dure.language import Words
 from dure.omop.cohort_query import cohort_rows
 from dure.site import inbox
@@ -79,7 +79,7 @@ class Runner:
         try:
             study = inbox.study_of(self.site, ask.study)
             permit = self._permit(ask, study)
-            limits = self.site.limits
+            limits = strictest((self.site.limits, with_overrides(permit.rules)))  # none looser than was permitted
             plan = plan_of(study, self.methods, limits.minimum_people)
             self._check_masks(ask, permit)
         except DureError as error:
@@ -150,9 +150,10 @@ class Runner:
             problem = Words("It has not permitted this study", "이 연구를 허가하지 않았습니다")
             raise PermitError(hospital=self.site.hospital, problem=problem)
         permit = verify(envelope, self.site.signer().public_key, self.site.hospital)
-        method = find_method(study.step(ask.step).method, self.methods)
-        check_permit(permit, study.hash, method.name, source_hash(method))
-        check_scope(permit, study, ask.step)
+        for step in (ask.step, *study.lineage(ask.step)):  # what earlier steps derive is computed here too
+            method = find_method(study.step(step).method, self.methods)
+            check_permit(permit, study.hash, method.name, source_hash(method))
+            check_scope(permit, study, step)
         check_open(self.site, permit, study)
         return permit
 

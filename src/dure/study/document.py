@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from dure.errors import FileMissing, InvalidDocument, MalformedYaml, WrongEncoding, nearest
 from dure.language import Words
 
 Document = TypeVar("Document", bound=BaseModel)
 Node = yaml.nodes.Node
+TURNING = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+"""Letters that change the direction of those after them."""
 
 
 class Strict(BaseModel):
@@ -22,10 +25,17 @@ class Strict(BaseModel):
 
 
 class Bilingual(Strict):
-    """A short text in both languages."""
+    """A short text in both languages, without characters that would hide or turn around what stands beside it."""
 
     en: str
     ko: str
+
+    @field_validator("en", "ko")
+    @classmethod
+    def _visible(cls, text: str) -> str:
+        if any((unicodedata.category(letter) == "Cc" and letter not in "\n\t") or letter in TURNING for letter in text):
+            raise ValueError("the text holds control characters")
+        return text
 
     def words(self) -> Words:
         return Words(self.en, self.ko)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -122,6 +122,8 @@ class Study(Strict):
     @model_validator(mode="after")
     def _steps_in_order(self) -> Study:
         in_order(self.steps)
+        if not all(abs(number) < 2**63 for number in _whole_numbers(self.model_dump())):
+            raise ValueError("a whole number is too large to be stored (64 bits)")
         if "site" in self.variables:
             raise ValueError("'site' is the hospital's name and cannot be a variable")
         if self.open and any(
@@ -169,6 +171,15 @@ def lineage(steps: Sequence[Step], step: Step) -> tuple[Step, ...]:
         if earlier.name in wanted:
             wanted.update(earlier.uses)
     return tuple(earlier for earlier in steps if earlier.name in wanted)
+
+
+def _whole_numbers(data: Any) -> Iterator[int]:
+    """Every whole number in plain data."""
+    if isinstance(data, int):
+        yield data
+    elif isinstance(data, dict | list | tuple):
+        for item in (*data, *data.values()) if isinstance(data, dict) else data:
+            yield from _whole_numbers(item)
 
 
 def canonical_json(study: Study) -> str:
