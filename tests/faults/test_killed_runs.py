@@ -72,7 +72,7 @@ def end_of(folder: Path) -> End:
         (step, fold): bytes(entry) for step, fold, entry in rows(store.path, "SELECT step, fold, entry FROM ledger")
     }
     kept = {
-        path.name: rows(path / "rounds.db", "SELECT * FROM round ORDER BY run, step, fold, round")
+        path.name: rows(path / "rounds.db", "SELECT * FROM asked ORDER BY run, step, fold, round")
         for path in sorted((folder / "hospitals").iterdir())
     }
     runs = store.runs(hash_)
@@ -114,7 +114,7 @@ def check_logs(folder: Path) -> None:
             if entry["event"] == "left":
                 place = (entry["step"], entry["fold"], entry["round"])
                 assert seen.setdefault(place, entry["sha256"]) == entry["sha256"]
-        replies = rows(path / "rounds.db", "SELECT step, fold, round FROM round")
+        replies = rows(path / "rounds.db", "SELECT step, fold, round FROM asked")
         assert {(step, fold or None, round_) for step, fold, round_ in replies} <= set(seen)
 
 
@@ -223,7 +223,7 @@ def test_the_comparison_sees_one_changed_byte(undisturbed: Undisturbed, tmp_path
     shutil.copytree(undisturbed.folder, folder)
     assert end_of(folder) == undisturbed.end
     connection = sqlite3.connect(folder / "hospitals" / "hungary" / "rounds.db")
-    connection.execute("UPDATE round SET kept = CAST(kept || x'00' AS BLOB) WHERE rowid = 1")
+    connection.execute("UPDATE asked SET kept = CAST(kept || x'00' AS BLOB) WHERE rowid = 1")
     connection.commit()
     connection.close()
     assert end_of(folder) != undisturbed.end

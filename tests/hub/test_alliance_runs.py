@@ -142,7 +142,8 @@ def test_the_swiss_auroc_is_withheld_because_too_few_have_no_disease(stage: Any,
     assert all(0.5 < rows[name]["auroc"] < 1 for name in THREE)
     # The number did not leave the hospital either: under the masks its own row of the array is zero.
     memory = played.alliance.runners["Switzerland"].memory
-    stored = [entry for round_ in range(9) if (entry := memory.read("run", "validation", None, round_))]
+    run = f"{played.alliance.study.hash} run"
+    stored = [entry for round_ in range(9) if (entry := memory.read(run, "validation", None, round_))]
     last = next(reply for entry in stored if "auroc" in (reply := Answer.from_bytes(entry.reply)).arrays)
     place = list(played.alliance.sites).index("Switzerland")
     assert last.arrays["auroc"][place].tolist() == [0.0]

@@ -150,7 +150,7 @@ class Alliance:
         return reply
 
     def kept(self, hospital: str) -> dict[str, Any]:
-        entry = self.memories[hospital].last("run", "train", None)
+        entry = self.memories[hospital].last("simulation run", "train", None)
         return unpack(entry.kept) if entry else {}
 
     def predicted(self, result: Result, hospital: str, frame: pl.DataFrame) -> np.ndarray:

@@ -104,7 +104,7 @@ class Alliance:
         return reply
 
     def head(self, hospital: str) -> np.ndarray | None:
-        entry = self.memories[hospital].last("run", "train", None)
+        entry = self.memories[hospital].last("simulation run", "train", None)
         assert entry is not None
         head: np.ndarray | None = unpack(entry.kept).get("head")
         return head

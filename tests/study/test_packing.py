@@ -135,7 +135,7 @@ def test_questions_and_answers_come_back() -> None:
     answer = Answer("a", "summary", {"n": np.array(3)}, {"n": ["as_declared"]})
     assert Answer.from_bytes(answer.to_bytes()).to_bytes() == answer.to_bytes()
     with pytest.raises(ValueError, match="protocol"):
-        Ask.from_bytes(pack({**unpack(ask.to_bytes()), "protocol": 2}))
+        Ask.from_bytes(pack({**unpack(ask.to_bytes()), "protocol": 1}))
 
 
 @pytest.mark.parametrize(
