@@ -24,9 +24,10 @@ NOT_PROTECTED: tuple[tuple[str, str], ...] = (
     (
         "A hub that chooses its questions",
         "All hospitals of a sum are asked the same and sign it. That a round's state follows from the totals before "
-        "it, nobody checks: a hub that lies, and knows how one hospital's patients differ, can choose a state for "
-        "which the others have nothing to add. And it can use two studies with the same step, one with a hospital "
-        "and one without: hospitals compare sums within a study, only the hub compares studies.",
+        "it, nobody checks: a hub that lies can ask for totals that no honest run would (of a formula over other "
+        "columns of the study, at many points, for ever), and, if it knows how one hospital's patients differ, choose "
+        "a state for which the others have nothing to add. And it can use two studies with the same step, one with a "
+        "hospital and one without: hospitals compare sums within a study, only the hub compares studies.",
     ),
     (
         "A signed `difference` cannot be called back",
@@ -72,9 +73,16 @@ NOT_PROTECTED: tuple[tuple[str, str], ...] = (
     (
         "Many different cohorts",
         "Cohorts that differ by ten people or more are allowed one by one. A cohort A beside B and C that add "
-        "up to it "
-        "but for one person is not found, and nothing counts how many clearly different cohorts a proposer asks for. "
-        "Boards have to look ([history](history.md)).",
+        "up to it but for one person is not found, and nothing counts how many clearly different cohorts a proposer "
+        "asks for. The cap on released numbers and the lockout go by a cohort's wording: a criterion that excludes "
+        "nobody starts them anew. A refusal for overlap tells that the cohorts differ by a few people, and only "
+        "refusals are counted. Boards have to look ([history](history.md)).",
+    ),
+    (
+        "Who proposes, and what exists",
+        "That a study is a proposer's is the hub's word: a hub that lies can spread open questions over invented "
+        "names, each with a budget of its own, at hospitals that offer them. Whoever submits a study's exact text "
+        "learns that it is known, and where it stands.",
     ),
     (
         "Narrow cells in working totals",

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 
+from dure.client.frames import columns_of
+from dure.client.simulate import _desk
 from dure.federation import answer as answering
 from dure.federation.messages import Answer, Ask
 from dure.federation.plain_sum import PlainSum
-from dure.federation.plan import plan_of
+from dure.federation.plan import Plan, plan_of
 from dure.federation.secure_sum.exchange import read_question
 from dure.federation.secure_sum.opening import SecureSum
+from dure.guard.rules import DEFAULT
 from dure.hub.runs import run_study, summing_of
+from dure.study.method import installed_methods
 from dure.study.packing import unpack
 from dure.study.result import Result, pack_result
 from dure.study.spec import Step
 
+M = installed_methods()
 SEEN = ("per_hospital", "difference", "visible_updates")
 UNSEEN = SEEN[:2]
 
@@ -98,6 +105,24 @@ def test_a_sum_builds_on_the_same_earlier_answers_at_every_hospital(
     rows = alliance.runners["Hungary"].rows(study, plan_of(study, stage.methods))
     known = ~np.isnan(rows.numbers("age")) & ~np.isnan(rows.numbers("disease"))
     assert int(first.total["n"]) == known.sum()
+
+
+def test_what_a_hospital_kept_of_the_round_before_is_part_of_what_was_asked() -> None:
+    """One that was asked a round more than the others would answer from more than they do."""
+    frames = {name: pl.DataFrame({"y": [0.0, 1.0] * 20, "x": [float(n) for n in range(40)]}) for name in "abc"}
+    plan = Plan("study", (Step(name="m", method="regression", parameters={"formula": "y ~ x"}),), columns_of(frames), M)
+    more, less = (_desk(name, frames[name], plan, DEFAULT, frozenset()) for name in "ab")
+    first = Ask(
+        "run", "study", "m", 0, ("a", "b", "c"), plan.method(plan.steps[0]).start(plan.question(plan.steps[0], ()))
+    )
+    later = replace(first, round=1)
+    assert answering.part(later, more).built_on == answering.part(later, less).built_on
+    answering.answer(first, more)
+    assert answering.part(later, more).built_on != answering.part(later, less).built_on
+    answering.answer(first, less)
+    assert answering.part(later, more).built_on == answering.part(later, less).built_on
+    other = replace(first, study="another study with a run of the same name")
+    assert answering.part(replace(other, round=1), more).built_on != answering.part(later, more).built_on
 
 
 def test_a_step_that_stays_inside_is_not_asked_as_a_sum_nor_the_other_way_round(stage: Any, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from dure.estimation import random_effects
 from dure.federation.plan import Plan
 from dure.federation.rounds import find_setting
 from dure.guard.rules import DEFAULT, OFF, refusal
-from dure.study.method import installed_methods
+from dure.study.method import Question, installed_methods, read_parameters
 from dure.study.spec import Step
 
 MEASURES = {"OR": "odds_ratio", "RR": "risk_ratio", "RD": "risk_difference", "MD": "mean_difference"}
@@ -273,6 +274,24 @@ def test_where_nothing_may_leave_a_hospital_the_same_answer_comes_from_sums() ->
     for name in ("estimate", "std_error", "ci_low", "prediction_high"):
         np.testing.assert_allclose(hidden[name].drop_nulls(), shown[name].drop_nulls(), rtol=1e-10)
     assert {item.array for item in found["meta"].left} == {"people", "hospitals", "left_out", "sums"}
+
+
+@pytest.mark.parametrize(
+    ("hospitals", "points", "opens"),
+    [(4, [0.0], False), (3, [0.0], True), (99, [0.0], False), (4, [0.0, 1.0], True), (99, [0.5] * 200, True)],
+)
+def test_a_hub_is_not_believed_how_many_hospitals_there_are_nor_asked_at_more_points(
+    hospitals: int, points: list[float], opens: bool
+) -> None:
+    """The sums of DerSimonian & Laird are fewer than what they hide only at one point, and for enough hospitals."""
+    method = installed_methods()["meta_analysis"]
+    asked = {"estimates": "local", "term": "treated", "show": "totals", "tau2": "DL", "mantel_haenszel": False}
+    question = Question(read_parameters(method, asked), {}, ("a", "b", "c", "d"), {}, (), 0)
+    state = {"phase": "sums", "hospitals": hospitals, "points": points, "centre": 0.0}
+    declared = {spec.name: spec for spec in method.declare(question, state)}
+    assert declared["sums"].opens_hospitals is opens
+    three = replace(question, hospitals=("a", "b", "c"))
+    assert {spec.name: spec for spec in method.declare(three, state)}["sums"].opens_hospitals
 
 
 def test_what_a_hospital_sends_of_a_hidden_step_does_not_depend_on_its_patients() -> None:
