@@ -26,6 +26,7 @@ from dure.study.result import Result, pack_result
 from dure.study.spec import Step
 
 M = installed_methods()
+LOGISTIC = {"formula": "y ~ x", "family": "binomial"}
 SEEN = ("per_hospital", "difference", "visible_updates")
 UNSEEN = SEEN[:2]
 
@@ -123,6 +124,34 @@ def test_what_a_hospital_kept_of_the_round_before_is_part_of_what_was_asked() ->
     assert answering.part(later, more).built_on == answering.part(later, less).built_on
     other = replace(first, study="another study with a run of the same name")
     assert answering.part(replace(other, round=1), more).built_on != answering.part(later, more).built_on
+
+
+@pytest.mark.parametrize(("method", "counted"), [("regression", "n"), ("meta_analysis", "people")])
+def test_an_answer_is_not_repeated_once_it_would_build_on_more(method: str, counted: str) -> None:
+    """Asked before it had a model of its own a hospital adds nothing; neither its store nor what its process remembers
+    may say so again when it has one."""
+    random = np.random.default_rng(1)
+    x = random.normal(size=400)
+    y = (random.random(400) < 1 / (1 + np.exp(-x))).astype(float)
+    frame = pl.DataFrame({"y": y, "x": (x > 0).astype(float)})
+    own = Step(name="own", method="regression", scope="each", release=False, parameters=LOGISTIC)
+    asked: dict[str, Any] = {"formula": "y ~ own.prediction"}
+    if method == "meta_analysis":
+        asked = {"estimates": "own", "term": "x", "show": "totals", "tau2": "DL"}
+    step = Step(name="later", method=method, uses=("own",), parameters=asked)
+    names = ("a", "b", "c", "d")
+    plan = Plan("study", (own, step), columns_of(dict.fromkeys(names, frame)), M)
+    desk = _desk("a", frame, plan, DEFAULT, frozenset())
+    state = plan.method(step).start(plan.question(step, names))
+    later = Ask("run", "study", "later", 0, names, state, {"own": None})
+    people = []
+    for before in (None, Ask("run", "study", "own", 0, ("a",), alone=True)):
+        if before is not None:
+            assert Answer.from_bytes(answering.answer(before, desk)).kind == "result"
+        said = Answer.from_bytes(answering.answer(later, desk))
+        assert said.kind == "summary", said.error
+        people.append(int(said.arrays[counted]))
+    assert people == [0, 400]
 
 
 def test_a_step_that_stays_inside_is_not_asked_as_a_sum_nor_the_other_way_round(stage: Any, tmp_path: Path) -> None:

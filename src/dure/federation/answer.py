@@ -158,12 +158,12 @@ def answer(ask: Ask, desk: Desk) -> bytes:
     digest = hashlib.sha256(ask.to_bytes()).hexdigest()
     stored = desk.memory.read(_run(ask), ask.step, ask.fold, ask.round)
     about = {"run": ask.run, "study": ask.study, "step": ask.step, "round": ask.round, "fold": ask.fold}
-    if stored and stored.digest == digest:
-        desk.log("repeated", **about)
-        return stored.reply
     step = desk.plan.step(ask.step)
     built_on = _built_on(ask, step, desk)
     asked = _asked_alike(ask, built_on)
+    if stored and (stored.digest, stored.asked) == (digest, asked):  # built on the same
+        desk.log("repeated", **about)
+        return stored.reply
     try:
         if ask.alone != (step.scope == "each") or (ask.fold is not None) != (step.scope == "all_but_one"):
             problem = Words("The step is not asked in this way", "이 단계는 이렇게 묻지 않습니다")
@@ -334,11 +334,16 @@ def _with_lineage(ask: Ask, step: Step, desk: Desk) -> Rows:
         if not declared:
             continue
         data, kept = _own_result(ask, earlier, desk)
-        digest.update(earlier.name.encode() + hashlib.sha256(data or b"").digest())
+        for part_ in (earlier.name.encode(), data or b"", pack(kept)):
+            digest.update(hashlib.sha256(part_).digest())
         join = partial(_joined, rows, ask, earlier, desk, declared, data, kept)
         rows = rows.remember_latest(("joined", earlier.name), digest.digest(), join)
     parameters = read_parameters(desk.plan.method(step), step.parameters)
-    return replace(regrouped(rows, getattr(parameters, "levels", None)), own=_own_results(ask, step, desk))
+    coded, own = regrouped(rows, getattr(parameters, "levels", None)), _own_results(ask, step, desk)
+    if not own:
+        return coded
+    told = hashlib.sha256(pack([[name, pack_result(result)] for name, result in own.items()])).digest()
+    return coded.remember_latest(("own", step.name), told, lambda: replace(coded, own=own, _built={}))
 
 
 def _joined(
