@@ -334,8 +334,8 @@ def _with_lineage(ask: Ask, step: Step, desk: Desk) -> Rows:
         if not declared:
             continue
         data, kept = _own_result(ask, earlier, desk)
-        for part_ in (earlier.name.encode(), data or b"", pack(kept)):
-            digest.update(hashlib.sha256(part_).digest())
+        for piece in (earlier.name.encode(), data or b"", pack(kept)):
+            digest.update(hashlib.sha256(piece).digest())
         join = partial(_joined, rows, ask, earlier, desk, declared, data, kept)
         rows = rows.remember_latest(("joined", earlier.name), digest.digest(), join)
     parameters = read_parameters(desk.plan.method(step), step.parameters)
