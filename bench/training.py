@@ -30,7 +30,8 @@ from sklearn.metrics import log_loss, roc_auc_score
 from dure.client.frames import columns_of
 from dure.demo.oracle import cleaned
 from dure.errors import OneClass
-from dure.federation.answer import Desk, InMemory, answer
+from dure.federation.answer import Desk, answer
+from dure.federation.kept import InMemory
 from dure.federation.ledger import InMemoryLedger
 from dure.federation.local_engine import LocalEngine
 from dure.federation.messages import Ask

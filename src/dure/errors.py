@@ -7,7 +7,7 @@
     │   └── UnknownStudy · FormulaError · NotACdm · Unanswerable · AlreadyRunning
     ├── DataError             the data do not fit what was asked of them
     │   ├── TextWhereNumbers · UndeclaredLevel · NotAnOutcome · NotACount · EmptyExport · UnmappedColumn
-    │   └── NobodyLeft · SumOutOfRange
+    │   └── NobodyLeft · SumOutOfRange · NumbersWithheld
     ├── NotEstimable          the data cannot answer the question
     │   └── OneClass · Separation · NotConverged · NothingVaries · NoEstimate
     ├── Refused               a disclosure rule said no (rule name and remedy travel; cells and counts never do)

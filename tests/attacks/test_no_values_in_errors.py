@@ -12,7 +12,8 @@ import pytest
 from dure.client.simulate import run_frames
 from dure.errors import DureError
 from dure.estimation.likelihood import ModelRows
-from dure.federation.answer import Desk, InMemory
+from dure.federation.answer import Desk
+from dure.federation.kept import InMemory
 from dure.federation.ledger import InMemoryLedger
 from dure.federation.messages import Ask, error_data
 from dure.guard.rules import DEFAULT, OFF, Limits
@@ -154,7 +155,7 @@ def test_no_value_stands_in_a_repr(kind: str) -> None:
 
 
 def test_what_a_hospital_kept_stands_in_no_repr() -> None:
-    from dure.federation.answer import Remembered
+    from dure.federation.kept import Remembered
 
     assert "PATIENT" not in repr(Remembered("d", b"", b"PATIENT"))
     assert "987654" not in repr(Ask("r", "s", "t", 0, ("a",)))

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from dure.federation.answer import Desk, InMemory, answer
+from dure.federation.answer import Desk, answer
+from dure.federation.kept import InMemory
 from dure.federation.messages import Answer, Ask
 from dure.federation.plan import plan_of
 from dure.guard.rules import OFF

@@ -646,7 +646,7 @@ def test_where_a_hospital_withholds_its_numbers_those_of_the_others_are_lost_too
     hub = Hub(town)
     assert hub.to_vectors()
     total = hub.opened(hub.names)
-    assert total.pop(masks.WITHHELD.name) == 1
+    assert total.pop(masks.WITHHELD.name) != 0
     others = sums.exact([town.hospitals[name].part for name in hub.names if name != VICTIM])
     for name, values in others.items():
         assert not np.isin(np.ravel(total[name]), np.ravel(values)).any()

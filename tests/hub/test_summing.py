@@ -13,6 +13,7 @@ import pytest
 from dure.client.frames import columns_of
 from dure.client.simulate import _desk
 from dure.federation import answer as answering
+from dure.federation.kept import BuiltOn
 from dure.federation.messages import Answer, Ask
 from dure.federation.plain_sum import PlainSum
 from dure.federation.plan import Plan, plan_of
@@ -20,6 +21,8 @@ from dure.federation.secure_sum.exchange import read_question
 from dure.federation.secure_sum.opening import SecureSum
 from dure.guard.rules import DEFAULT
 from dure.hub.runs import run_study, summing_of
+from dure.site import inbox
+from dure.site.runner import Runner
 from dure.study.method import installed_methods
 from dure.study.packing import unpack
 from dure.study.result import Result, pack_result
@@ -79,7 +82,7 @@ def test_a_sum_builds_on_the_same_earlier_answers_at_every_hospital(
     sites = stage.sites(tmp_path)
     alliance = stage.join(tmp_path, sites, study, dict.fromkeys(sites, ()))
     if not bound:
-        monkeypatch.setattr(answering, "_built_on", lambda *asked: b"")
+        monkeypatch.setattr(BuiltOn, "digest", b"")
 
     class Lying:
         def ask(self, messages: Any, timeout: float) -> Any:
@@ -163,12 +166,41 @@ def test_a_step_that_stays_inside_is_not_asked_as_a_sum_nor_the_other_way_round(
     asks = [
         (Ask("run", study.hash, "own", 0, ("Hungary",), alone=True), None),
         (Ask("run", study.hash, "own", 0, ("Hungary",)), "permit-error"),
+        (Ask("run", study.hash, "own", 0, (), alone=True), "permit-error"),
+        (Ask("run", study.hash, "own", 0, ("Hungary", "Cleveland"), alone=True), "permit-error"),
         (Ask("run", study.hash, every.name, 0, ("Hungary",), alone=True), "permit-error"),
         (Ask("run", study.hash, every.name, 0, ("Hungary",), fold="Cleveland"), "permit-error"),
     ]
     for asked, code in asks:
         said = Answer.from_bytes(runner.answer(asked.to_bytes()))
         assert said.error.get("code") == code, asked
+
+
+def test_an_earlier_step_that_tells_hospitals_apart_needs_their_permits_for_later_ones_too(
+    stage: Any, tmp_path: Path
+) -> None:
+    """The step itself was refused. Its result is the hub's word in the next: a coefficient of `site` that makes one
+    hospital's people differ from all others."""
+    apart = (
+        stage.study("model")
+        .steps[0]
+        .model_copy(
+            update={"name": "apart", "parameters": {"formula": "disease ~ age + C(site)", "family": "binomial"}}
+        )
+    )
+    later = Step(name="later", method="table_one", uses=("apart",), parameters={"variables": ["apart.prediction"]})
+    study = stage.study("attrition").model_copy(update={"steps": (apart, later)})
+    sites = stage.sites(tmp_path)
+    for granted in ((), ("per_hospital",)):
+        site = sites["Hungary"]
+        inbox.receive(site, study)
+        inbox.permit(site, study.hash, stage.methods, ("visible_updates", *granted))
+        names = tuple(sites)
+        plan = plan_of(study, stage.methods)
+        state = plan.method(later).start(plan.question(later, names))
+        asked = Ask("run", study.hash, "later", 0, names, state, {"apart": None})
+        said = Answer.from_bytes(Runner(site, stage.methods).answer(asked.to_bytes()))
+        assert said.error.get("fields", {}).get("rule") == (None if granted else "per_hospital_permit")
 
 
 def test_a_study_that_waits_for_an_hour_gives_each_exchange_an_hour(stage: Any, tmp_path: Path) -> None:

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from dure.client.frames import columns_of
 from dure.client.simulate import Simulated, run_frames, simulate
 from dure.errors import DataError, NotEstimable, Refused
-from dure.federation.answer import Desk, InMemory, answer, total_of
+from dure.federation.answer import Desk, answer, total_of
+from dure.federation.kept import InMemory
 from dure.federation.ledger import InMemoryLedger
 from dure.federation.messages import Answer, Ask
 from dure.federation.plan import Plan

@@ -24,7 +24,8 @@ import dure
 from dure.client.frames import columns_of
 from dure.client.simulate import run_frames
 from dure.errors import DureError, InvalidParameter, NobodyLeft, NotAnOutcome, OneClass, UndeclaredLevel
-from dure.federation.answer import Desk, InMemory, answer
+from dure.federation.answer import Desk, answer
+from dure.federation.kept import InMemory
 from dure.federation.ledger import InMemoryLedger, Ledger
 from dure.federation.local_engine import LocalEngine
 from dure.federation.messages import Answer, Ask

@@ -15,7 +15,8 @@ from sklearn.metrics import log_loss, roc_auc_score
 from dure.client.frames import columns_of
 from dure.client.simulate import run_frames, simulate
 from dure.errors import DureError, InvalidParameter, NotAnOutcome, OneClass
-from dure.federation.answer import Desk, InMemory, answer
+from dure.federation.answer import Desk, answer
+from dure.federation.kept import InMemory
 from dure.federation.ledger import InMemoryLedger, Ledger
 from dure.federation.local_engine import LocalEngine
 from dure.federation.messages import Answer, Ask

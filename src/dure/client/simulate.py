@@ -16,8 +16,9 @@ from pydantic import ValidationError
 from dure.client.export import FORMATS, Answered, Format, changed, hashes, paragraph, write
 from dure.client.frames import columns_of, to_polars
 from dure.errors import DureError, InvalidParameter, NotEnoughHospitals
-from dure.federation.answer import Desk, InMemory, answer, part
+from dure.federation.answer import Desk, answer, part
 from dure.federation.engine import Answerer
+from dure.federation.kept import InMemory
 from dure.federation.ledger import InMemoryLedger, Ledger, Outcome
 from dure.federation.local_engine import LocalEngine
 from dure.federation.plain_sum import PlainSum

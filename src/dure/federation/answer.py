@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from dure.errors import DataError, DureError, NotConverged, NotEstimable, PermitError, Refused
+from dure.federation.kept import BuiltOn, Memory, Remembered, asked_alike, built_on, run_of
 from dure.federation.messages import Answer, Ask, error_data
 from dure.federation.plan import Plan
 from dure.federation.secure_sum.exchange import Part
@@ -21,7 +22,7 @@ from dure.federation.secure_sum.fixed_point import bytes_of
 from dure.guard import gate
 from dure.guard.audit import AuditLog, declaration_digest
 from dure.guard.release import release
-from dure.guard.rules import Limits
+from dure.guard.rules import Limits, refusal
 from dure.language import Words
 from dure.study.method import HUB, Kept, Question, read_parameters
 from dure.study.packing import pack, unpack
@@ -41,46 +42,6 @@ ALONE_RULES = (
     "parameters_per_event",
     "round_counts",
 )
-
-
-@dataclass(frozen=True)
-class Remembered:
-    """What a hospital stored for one round: the question's digest, its reply, and what it kept for later ones."""
-
-    digest: str
-    reply: bytes
-    kept: bytes = field(repr=False)
-    asked: bytes = b""
-    """Digest of what all hospitals are asked alike in such a question, and of those that it builds on."""
-
-
-class Memory(Protocol):
-    """The hospital's own store, by (run, step, fold, round)."""
-
-    def read(self, run: str, step: str, fold: str | None, round: int) -> Remembered | None: ...
-
-    def last(self, run: str, step: str, fold: str | None) -> Remembered | None: ...
-
-    def write(self, run: str, step: str, fold: str | None, round: int, entry: Remembered) -> None: ...
-
-
-class InMemory:
-    """A hospital's store that lives as long as the process: for `simulate`."""
-
-    def __init__(self) -> None:
-        self._entries: dict[tuple[str, str, str | None], dict[int, Remembered]] = {}
-
-    def read(self, run: str, step: str, fold: str | None, round: int) -> Remembered | None:
-        return self._entries.get((run, step, fold), {}).get(round)
-
-    def last(self, run: str, step: str, fold: str | None) -> Remembered | None:
-        rounds = self._entries.get((run, step, fold), {})
-        return rounds[max(rounds)] if rounds else None
-
-    def write(self, run: str, step: str, fold: str | None, round: int, entry: Remembered) -> None:
-        self._entries[run, step, fold] = {
-            old: kept for old, kept in self._entries.get((run, step, fold), {}).items() if old >= round - 1
-        } | {round: entry}
 
 
 @dataclass(frozen=True)
@@ -143,6 +104,8 @@ class Desk:
     """Its part of a sum leaves under masks, which take more bytes than the numbers."""
     still: Callable[[], object] = lambda: None
     """Raises PermitError where the hospital has taken its permit back while the answer was computed."""
+    stored: BuiltOn = field(default=BuiltOn(None, {}), repr=False)
+    """What the answer under way builds on."""
 
     def log(self, event: str, **details: Any) -> None:
         if self.audit is not None:
@@ -153,25 +116,29 @@ Leaving = tuple[Answer, Kept, dict[str, Any]]
 """What leaves, what is kept for the next round, and what the log says of the arrays."""
 
 
-def answer(ask: Ask, desk: Desk) -> bytes:
-    """The reply's bytes. Every DureError becomes an error reply; a repeated question gets the stored bytes."""
+def answer(ask: Ask, desk: Desk, stored: BuiltOn | None = None) -> bytes:
+    """The reply's bytes. Every DureError becomes an error reply; a repeated question gets the stored bytes.
+
+    `stored`: what the answer builds on, where a caller has read and told of it already.
+    """
     digest = hashlib.sha256(ask.to_bytes()).hexdigest()
-    stored = desk.memory.read(_run(ask), ask.step, ask.fold, ask.round)
     about = {"run": ask.run, "study": ask.study, "step": ask.step, "round": ask.round, "fold": ask.fold}
-    step = desk.plan.step(ask.step)
-    built_on = _built_on(ask, step, desk)
-    asked = _asked_alike(ask, built_on)
-    if stored and (stored.digest, stored.asked) == (digest, asked):  # built on the same
+    step, run = desk.plan.step(ask.step), run_of(ask)
+    desk = replace(desk, stored=stored or built_on(ask, desk.plan, desk.hospital, desk.memory))
+    asked, entry = asked_alike(ask, desk.stored), desk.memory.read(run, ask.step, ask.fold, ask.round)
+    if entry and (entry.digest, entry.asked) == (digest, asked):  # what it was built on is the same, too
         desk.log("repeated", **about)
-        return stored.reply
+        return entry.reply
     try:
-        if ask.alone != (step.scope == "each") or (ask.fold is not None) != (step.scope == "all_but_one"):
+        if not _in_its_way(ask, step, desk):
             problem = Words("The step is not asked in this way", "이 단계는 이렇게 묻지 않습니다")
             raise PermitError(hospital=desk.hospital, problem=problem)
         silent = ask.alone and not step.release
-        gate.before_rows(_asked(ask, step, 0, _inside(desk) if silent else desk))
+        inside = _inside(desk) if silent else desk
+        gate.before_rows(_asked(ask, step, 0, inside))
+        _before_lineage(ask, step, inside)
         past = None if silent else desk.history  # where nothing leaves, there is nothing to compare
-        told = past.told(ask, built_on) if past else None
+        told = past.told(ask, desk.stored.digest) if past else None
         repeated = told is not None
         if told is None:
             if past:
@@ -181,13 +148,14 @@ def answer(ask: Ask, desk: Desk) -> bytes:
             reply, kept, details = answered(ask, step, rows, desk)
             told = Told(reply.to_bytes(), pack(kept), details["arrays"])
             if past:
-                past.record(ask, built_on, desk.rows(), told)
+                past.record(ask, desk.stored.digest, desk.rows(), told)
         arrays = declared(ask, desk)
         desk.still()
     except DureError as error:
-        if ask.alone:  # that it was asked, and has nothing, is what later steps build on
+        if ask.alone and isinstance(error, DataError | NotEstimable | Refused):
+            # That it was asked, and its data give nothing, is what later steps build on.
             nothing = pack({"result": None, "kept": {}})
-            desk.memory.write(_run(ask), ask.step, ask.fold, ask.round, Remembered("", b"", nothing, asked))
+            desk.memory.write(run, ask.step, ask.fold, ask.round, Remembered("", b"", nothing, asked))
         return _no(error, about, desk)
     data = told.reply
     if repeated:
@@ -199,7 +167,7 @@ def answer(ask: Ask, desk: Desk) -> bytes:
     desk.log("left", **said, **bound, **about)
     if desk.egress is not None:
         desk.egress(Departure(ask, digest, arrays, Answer.from_bytes(data), desk.masked))
-    desk.memory.write(_run(ask), ask.step, ask.fold, ask.round, Remembered(digest, data, told.kept, asked))
+    desk.memory.write(run, ask.step, ask.fold, ask.round, Remembered(digest, data, told.kept, asked))
     return data
 
 
@@ -214,11 +182,32 @@ def _no(error: DureError, about: dict[str, Any], desk: Desk) -> bytes:
 
 def part(ask: Ask, desk: Desk) -> Part:
     """What a masked sum needs to know of an answer before it is computed. Raises DureError."""
-    step = desk.plan.step(ask.step)
+    step, stored = desk.plan.step(ask.step), built_on(ask, desk.plan, desk.hospital, desk.memory)
     start = desk.plan.method(step).start(desk.plan.question(step, ask.hospitals, _results(ask, desk)))
     first = pack({name: value for name, value in start.items() if name != HUB}) == pack(dict(ask.state))
     chosen = bool(ask.round or desk.plan.lineage(step) or not first)
-    return Part(declared(ask, desk), _built_on(ask, step, desk), chosen, lambda: answer(ask, desk))
+    return Part(declared(ask, desk), stored.digest, chosen, lambda: answer(ask, desk, stored))
+
+
+def _in_its_way(ask: Ask, step: Step, desk: Desk) -> bool:
+    """Whether a step is asked as its scope says: inside a hospital of it alone, and in folds where one is left out."""
+    if ask.alone != (step.scope == "each") or (ask.fold is not None) != (step.scope == "all_but_one"):
+        return False
+    return not ask.alone or ask.hospitals == (desk.hospital,)
+
+
+def _before_lineage(ask: Ask, step: Step, desk: Desk) -> None:
+    """Raise Refused where an earlier step tells single hospitals apart, which their permits do not allow: its result is
+    the hub's word here, and could make this hospital's people differ from all others."""
+    if "per_hospital" in desk.grants or desk.limits.minimum_hospitals <= 1:
+        return
+    for earlier in desk.plan.lineage(step):
+        question = desk.plan.question(earlier, ask.hospitals, _results(ask, desk))
+        method = desk.plan.method(earlier)
+        if earlier.scope != "each" and any(
+            spec.per_hospital or spec.opens_hospitals for spec in method.declare(question, method.start(question))
+        ):
+            raise refusal("per_hospital_permit")
 
 
 def declared(ask: Ask, desk: Desk) -> Declaration:
@@ -236,7 +225,7 @@ def _summary(ask: Ask, step: Step, rows: Rows, desk: Desk) -> Leaving:
     question = desk.plan.question(step, ask.hospitals, _results(ask, desk))
     asked = _asked(ask, step, rows.n, desk)
     declaration = method.declare(question, dict(ask.state))
-    before = desk.memory.read(_run(ask), ask.step, ask.fold, ask.round - 1) if ask.round else None
+    before = desk.stored.before
     summary, kept = method.summarise(rows, question, dict(ask.state), unpack(before.kept) if before else {})
     if desk.noise is not None:
         summary = desk.noise(summary, question)
@@ -285,8 +274,11 @@ def _silent(ask: Ask, step: Step, rows: Rows, desk: Desk) -> Leaving:
     kept: Kept = {"result": None, "kept": {}}
     try:
         _, kept, _ = _alone(ask, step, rows, _inside(desk))
-    except (DataError, NotEstimable, Refused) as error:
-        desk.log("no answer", error=error.code(), run=ask.run, study=ask.study, step=ask.step)
+    except MemoryError:  # of the machine, not of its data
+        raise
+    except Exception as error:
+        code = error.code() if isinstance(error, DureError) else type(error).__name__
+        desk.log("no answer", error=code, run=ask.run, study=ask.study, step=ask.step)
     data = pack_result(Result(method=step.method))
     arrays = [{"name": "result", "shape": [], "bytes": len(data), "withheld": 0}]
     return Answer(desk.hospital, "result", result=data), kept, {"arrays": arrays}
@@ -328,16 +320,15 @@ def _told_result(ask: Ask, earlier: Step) -> bytes | None:
 
 def _with_lineage(ask: Ask, step: Step, desk: Desk) -> Rows:
     """The cohort's rows with the columns that earlier steps derive; NaN where such a step has no result here."""
-    rows, digest = desk.rows(), hashlib.sha256()
+    rows = desk.rows()
+    kept_ = [hashlib.sha256(entry.kept).digest() if entry else None for entry in desk.stored.earlier.values()]
+    built = hashlib.sha256(pack([list(ask.hospitals), dict(ask.results), dict(ask.own), kept_])).digest()
     for earlier in desk.plan.lineage(step):
         declared = desk.plan.derived(earlier, ask.hospitals)
         if not declared:
             continue
-        data, kept = _own_result(ask, earlier, desk)
-        for piece in (earlier.name.encode(), data or b"", pack(kept)):
-            digest.update(hashlib.sha256(piece).digest())
-        join = partial(_joined, rows, ask, earlier, desk, declared, data, kept)
-        rows = rows.remember_latest(("joined", earlier.name), digest.digest(), join)
+        join = partial(_joined, rows, ask, earlier, desk, declared, *_own_result(ask, earlier, desk))
+        rows = rows.remember_latest(("joined", earlier.name), built, join)
     parameters = read_parameters(desk.plan.method(step), step.parameters)
     coded, own = regrouped(rows, getattr(parameters, "levels", None)), _own_results(ask, step, desk)
     if not own:
@@ -365,33 +356,9 @@ def _own_results(ask: Ask, step: Step, desk: Desk) -> dict[str, Result]:
     return {name: unpack_result(data) for name, data in found.items() if data is not None}
 
 
-def _run(ask: Ask) -> str:
-    """Where a run's rounds are kept: the hub names runs, and one study's say nothing about another's."""
-    return f"{ask.study} {ask.run}"
-
-
-def _entry(ask: Ask, earlier: Step, desk: Desk) -> Remembered | None:
-    """What this hospital stored last of an earlier step."""
-    return desk.memory.last(_run(ask), earlier.name, desk.hospital if earlier.scope == "all_but_one" else None)
-
-
-def _built_on(ask: Ask, step: Step, desk: Desk) -> bytes:
-    """Digest of the questions whose answers this hospital keeps and this one builds on: of the round before, and of
-    earlier steps. The same at all hospitals that were asked alike, so that none of them answers from less."""
-    before = desk.memory.read(_run(ask), ask.step, ask.fold, ask.round - 1) if ask.round and not ask.alone else None
-    stored = (before, *(_entry(ask, earlier, desk) for earlier in desk.plan.lineage(step)))
-    return hashlib.sha256(pack([entry.asked if entry else None for entry in stored])).digest()
-
-
-def _asked_alike(ask: Ask, built_on: bytes) -> bytes:
-    hospitals = [] if ask.alone else list(ask.hospitals)
-    about = [ask.round, ask.fold, ask.alone, hospitals, dict(ask.state), dict(ask.results), built_on]
-    return hashlib.sha256(pack(about)).digest()
-
-
 def _own_result(ask: Ask, earlier: Step, desk: Desk) -> tuple[bytes | None, Kept]:
     """The earlier step's Result for this hospital, and what this hospital kept of it."""
-    entry = _entry(ask, earlier, desk)
+    entry = desk.stored.earlier.get(earlier.name)
     if earlier.scope == "each":
         if entry is None:
             return None, {}

@@ -22,6 +22,7 @@ import numpy as np
 
 from dure.errors import Refused
 from dure.federation.answer import Told
+from dure.federation.kept import run_of
 from dure.federation.messages import Ask
 from dure.federation.plan import Plan
 from dure.guard import history as rules
@@ -168,7 +169,7 @@ class StudyHistory:
             if reply is None:
                 return None  # too large to be kept: `record` compares
             with self.store.transaction() as connection:
-                connection.execute(STEP, (ask.run, ask.step, cohort))
+                connection.execute(STEP, (run_of(ask), ask.step, cohort))
             return Told(zlib.decompress(reply), zlib.decompress(kept), json.loads(str(arrays)))
         return None
 
@@ -216,7 +217,7 @@ class StudyHistory:
                 "INSERT INTO answer VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
                 (question, self.study.hash, cohort, now, sha256, *stored, json.dumps(told.arrays)),
             )
-            connection.execute(STEP, (ask.run, ask.step, cohort))
+            connection.execute(STEP, (run_of(ask), ask.step, cohort))
 
     # ── cohorts ──
 
@@ -239,8 +240,9 @@ class StudyHistory:
         """What a hospital kept of earlier rounds and steps belongs to the people they were about."""
         step = self.plan.step(ask.step)
         built_on = [earlier.name for earlier in self.plan.lineage(step)] + ([step.name] if ask.round else [])
+        query, run = "SELECT cohort FROM step WHERE run = ? AND step = ?", run_of(ask)
         for name in built_on:
-            for (earlier,) in self.store.rows("SELECT cohort FROM step WHERE run = ? AND step = ?", (ask.run, name)):
+            for (earlier,) in self.store.rows(query, (run, name)):
                 if earlier != cohort:
                     raise rules.overlap(f"'{name}' was answered about other people: the database has changed")
 

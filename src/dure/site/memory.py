@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
-from dure.federation.answer import Remembered
+from dure.federation.kept import Remembered
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS asked (run TEXT, step TEXT, fold TEXT, round INTEGER, digest TEXT, reply BLOB, kept BLOB,
@@ -15,7 +15,7 @@ FIELDS = "digest, reply, kept, asked"
 
 
 class StoredMemory:
-    """One SQLite file (`dure.federation.answer.Memory`); the last two rounds of each loop are kept."""
+    """One SQLite file (`dure.federation.kept.Memory`); the last two rounds of each loop are kept."""
 
     def __init__(self, path: Path) -> None:
         self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)

@@ -85,6 +85,8 @@ class Worker:
             self._end()
 
     def _running(self) -> Connection:
+        if self._stopped:  # another took its place: two of a study would write into the same files
+            raise EOFError
         if self._process is None or not self._process.is_alive() or self._line is None:
             self._end()
             here, there = CONTEXT.Pipe()

@@ -14,7 +14,6 @@ from dure.federation.secure_sum.fixed_point import (
     AT_ONCE,
     Digits,
     Words32,
-    bytes_of,
     carry,
     decode,
     encode,
@@ -61,16 +60,14 @@ def masked(summary: Summary, declaration: Declaration, hospitals: int, streams: 
 
 
 WITHHELD = ArraySpec(".", (), "count")
-"""The first number of every vector: how many of the hospitals in it withheld the rest."""
+"""The first number of every vector: 0. In the sum it is something else where somebody withheld its numbers."""
 
 
-def withheld(declaration: Declaration, hospitals: int, streams: Sequence[Stream], noise: Stream) -> bytes:
-    """The vector of a hospital that has no numbers, or such as no sum can hold: it says so in the first number, under
-    the masks, and the rest is noise, in which the others' numbers are lost."""
+def withheld(declaration: Declaration, hospitals: int, noise: Stream) -> bytes:
+    """The vector of a hospital that has no numbers, or such as no sum can hold: nothing but noise, in which the others'
+    numbers are lost, and how many hospitals there are of this kind."""
     nothing: Summary = {spec.name: np.zeros(spec.shape, spec.dtype) for spec in declaration}
-    told = masked(nothing | {WITHHELD.name: np.array(1)}, declaration, hospitals, streams)
-    first = bytes_of(WITHHELD)
-    return told[:first] + masked(nothing, declaration, hospitals, [noise])[first:]
+    return masked(nothing, declaration, hospitals, [noise])
 
 
 def added(vectors: Sequence[bytes], declaration: Declaration) -> Words32:

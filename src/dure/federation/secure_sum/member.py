@@ -248,7 +248,7 @@ class Member:
                     raise
                 self._log_withheld(asked, error.code())
         noise = keys.noise_stream(asked.session, self.hospital, facts["secrets"]["seal"])
-        return masks.withheld(declaration, hospitals, self._streams(asked.session, facts, question), noise)
+        return masks.withheld(declaration, hospitals, noise)
 
     def _log_withheld(self, asked: Exchange, error: str) -> None:
         self.log("sum withheld", error=error, run=asked.run, study=asked.study, step=asked.step, round=asked.round)
