@@ -151,6 +151,11 @@ THREATS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
         "among one group, lie within each other, and are signed by more than half of it",
         (
             "attacks/test_secure_sum.py::test_a_hospital_that_is_asked_something_else_than_the_others_shows_nothing",
+            "hub/test_summing.py::test_a_sum_builds_on_the_same_earlier_answers_at_every_hospital",
+            "hub/test_summing.py::test_an_answer_is_not_repeated_once_it_would_build_on_more",
+            "hub/test_summing.py::"
+            "test_an_earlier_step_that_tells_hospitals_apart_needs_their_permits_for_later_ones_too",
+            "attacks/test_secure_sum.py::test_no_hospital_says_that_its_numbers_are_beyond_the_range_of_a_sum",
             "attacks/test_secure_sum.py::test_an_attack_works_without_its_check_and_is_refused_with_it",
             "attacks/test_secure_sum.py::test_every_check_of_a_hospital_has_an_attack",
             "attacks/test_secure_sum.py::test_keys_that_agree_on_nothing_are_refused",
@@ -223,8 +228,10 @@ THREATS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
         "A study that is not the one the boards read",
         "Permits are signed and name the study, every step, the cohort, sources, rules and dates; one changed "
         "byte and "
-        "the runner refuses; a new version voids approvals",
+        "the runner refuses; a new version voids approvals; rules hold as they were permitted",
         (
+            "site/test_runner.py::test_a_rule_that_was_loosened_after_the_permit_was_signed_holds_as_it_was_permitted",
+            "site/test_packet.py::test_a_proposers_words_cannot_look_like_those_of_the_packet",
             "site/test_reviews.py::test_one_changed_byte_of_permit_or_study_and_the_runner_refuses",
             "site/test_reviews.py::test_a_new_version_voids_every_approval_and_says_what_changed",
             "site/test_reviews.py::test_one_boards_approval_signs_nothing_and_two_sign_what_both_allowed",
@@ -236,6 +243,7 @@ THREATS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
         "newer, and none from before the hospital left opens anything",
         (
             "site/test_reviews.py::test_an_old_approval_that_is_shown_again_opens_nothing",
+            "site/test_reviews.py::test_an_approval_that_was_kept_back_opens_nothing_whatever_the_hospital_said_since",
             "site/test_reviews.py::test_a_decision_signed_by_somebody_else_or_older_than_the_last_opens_nothing",
             "site/test_reviews.py::test_a_shared_boards_decision_for_others_opens_nothing",
         ),
@@ -247,6 +255,7 @@ THREATS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
         (
             "hub/test_releases.py::test_two_people_release_what_the_proposer_asked_for",
             "hub/test_releases.py::test_an_approval_is_of_exactly_what_was_read",
+            "hub/test_releases.py::test_an_approval_is_of_the_context_that_was_read",
             "hub/test_releases.py::test_what_is_fetched_is_what_was_approved",
         ),
     ),
