@@ -1,7 +1,7 @@
 """The installation guide, run word by word: a hub, four hospitals and a researcher, from the first command to the last.
 
 Each party types on a machine of its own (`guide_machines`): its own user, and a network whose only route is to the hub.
-The installing blocks (venv, pip) are run by the slow test alone; the other one takes the environment it runs in.
+The installing blocks (venv, pip) are run by one test alone; the other one takes the environment it runs in.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ PARTIES = ("office", "hospital", "researcher", "systemd")
 MANNERS = {
     "settings": "variables, for which the test has values of its own",
     "root": "typed by the administrator",
-    "install": "venv and pip: the slow test only",
+    "install": "venv and pip: the test that installs only",
     "service": "goes on running in a second terminal",
     "each": "typed once for every hospital",
     "once": "typed at your hospital alone",
@@ -259,6 +259,7 @@ def town() -> Iterator[Any]:
         yield town
 
 
+@pytest.mark.slow  # minutes: every command of the guide, typed by four hospitals
 def test_the_guide_leads_from_an_empty_machine_to_an_answered_study(town: Any) -> None:
     """Without the installing blocks: the environment of the test stands in for /opt/dure."""
     subprocess.run([sys.executable, "-m", "compileall", "-q", ROOT / "src"], check=True, timeout=60)  # as pip would
