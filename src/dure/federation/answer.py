@@ -183,9 +183,10 @@ def _no(error: DureError, about: dict[str, Any], desk: Desk) -> bytes:
 def part(ask: Ask, desk: Desk) -> Part:
     """What a masked sum needs to know of an answer before it is computed. Raises DureError."""
     step, stored = desk.plan.step(ask.step), built_on(ask, desk.plan, desk.hospital, desk.memory)
-    start = desk.plan.method(step).start(desk.plan.question(step, ask.hospitals, _results(ask, desk)))
-    first = pack({name: value for name, value in start.items() if name != HUB}) == pack(dict(ask.state))
-    chosen = bool(ask.round or desk.plan.lineage(step) or not first)
+    chosen = bool(ask.round or desk.plan.lineage(step))
+    if not chosen:  # the state may be large: it is made only where it says something
+        start = desk.plan.method(step).start(desk.plan.question(step, ask.hospitals, {}))
+        chosen = pack({name: value for name, value in start.items() if name != HUB}) != pack(dict(ask.state))
     return Part(declared(ask, desk), stored.digest, chosen, lambda: answer(ask, desk, stored))
 
 
