@@ -22,6 +22,12 @@ NOT_PROTECTED: tuple[tuple[str, str], ...] = (
         "read them in the ledger. With few hospitals, or beside outside knowledge, a total says something of people.",
     ),
     (
+        "A hub that lies in what it asks",
+        "Masks, signatures and sets hold against any message. That all hospitals answer from the same is held by "
+        "checks that four reviews attacked; each found ways around them in what hospitals keep and in how methods "
+        "read a state that no honest hub sends. Those are closed and tested; nobody has proved that there are no more.",
+    ),
+    (
         "A hub that chooses its questions",
         "All hospitals of a sum are asked the same and sign it. That a round's state follows from the totals before "
         "it, nobody checks: a hub that lies can ask for totals that no honest run would (of a formula over other "

@@ -390,9 +390,9 @@ class NumbersWithheld(DataError):
         "어느 병원인지는 그 병원의 환자에 대해 알려 주므로 병원 밖으로 나가지 않습니다.",
     )
     remedy = Words(
-        "Ask the hospitals to look for 'sum withheld' in their audit logs, which name the reason. Often larger units, "
-        "a logarithm or a capped column help.",
-        "병원마다 감사 기록에서 'sum withheld'와 그 이유를 찾아보도록 요청하십시오. "
+        "Ask the hospitals to look for a line 'failed' or 'refused' of this run in their audit logs, which names the "
+        "reason. Often larger units, a logarithm or a capped column help.",
+        "병원마다 감사 기록에서 이 실행의 'failed'나 'refused' 줄과 그 이유를 찾아보도록 요청하십시오. "
         "단위를 키우거나 로그를 취하거나 열에 상한을 두면 풀리는 경우가 많습니다.",
     )
 

@@ -19,6 +19,7 @@ from dure.federation.plain_sum import PlainSum
 from dure.federation.plan import Plan, plan_of
 from dure.federation.secure_sum.exchange import read_question
 from dure.federation.secure_sum.opening import SecureSum
+from dure.guard.audit import AuditLog
 from dure.guard.rules import DEFAULT
 from dure.hub.runs import run_study, summing_of
 from dure.site import inbox
@@ -157,6 +158,32 @@ def test_an_answer_is_not_repeated_once_it_would_build_on_more(method: str, coun
     assert people == [0, 400]
 
 
+def test_neither_the_log_nor_the_next_round_tells_whether_a_hospital_could_answer(tmp_path: Path) -> None:
+    """The hub sees how many lines a log has, and what a round builds on. It chooses a scale at which the numbers of one
+    hospital are beyond what a sum holds."""
+    random = np.random.default_rng(2)
+    x = random.normal(size=200)
+    frame = pl.DataFrame({"y": (random.random(200) < 0.4).astype(float), "x": x})
+    step = Step(name="m", method="regression", parameters=LOGISTIC)
+    plan = Plan("study", (step,), columns_of({"a": frame}), M)
+    lines, built_on = [], []
+    for number, scale in enumerate((1.0, 2.0**120)):
+        log = AuditLog(tmp_path / f"{number}.jsonl")
+        desk = replace(_desk("a", frame, plan, DEFAULT, frozenset()), masked=True, audit=log)
+        state = {"phase": "newton", "round": 1, "beta": [800.0, 0.0], "centre": [0.0, -scale]}
+        asked = Ask("run", "study", "m", 1, ("a", "b", "c"), state)
+        said = Answer.from_bytes(answering.part(asked, desk).answer())
+        assert said.error.get("code") == ("sum-out-of-range" if scale > 1 else None)
+        lines.append(log.count)
+        later = answering.part(replace(asked, round=2), desk)
+        built_on.append(later.built_on)
+        assert later.chosen
+    assert lines == [1, 1]
+    same = answering.part(replace(asked, round=2, state={**state, "round": 2}), desk)
+    assert same.built_on == built_on[1]
+    assert built_on[1] != answering.part(asked, _desk("a", frame, plan, DEFAULT, frozenset())).built_on
+
+
 def test_a_step_that_stays_inside_is_not_asked_as_a_sum_nor_the_other_way_round(stage: Any, tmp_path: Path) -> None:
     own = stage.study("model").steps[0].model_copy(update={"name": "own", "scope": "each", "release": False})
     every = stage.study("attrition").steps[0]
@@ -167,6 +194,8 @@ def test_a_step_that_stays_inside_is_not_asked_as_a_sum_nor_the_other_way_round(
         (Ask("run", study.hash, "own", 0, ("Hungary",), alone=True), None),
         (Ask("run", study.hash, "own", 0, ("Hungary",)), "permit-error"),
         (Ask("run", study.hash, "own", 0, (), alone=True), "permit-error"),
+        (Ask("run", study.hash, "own", 0, ("Hungary",), own={"other": b"x"}, alone=True), "permit-error"),
+        (Ask("run", study.hash, "own", 0, ("Hungary",), results={"other": b"x"}, alone=True), "permit-error"),
         (Ask("run", study.hash, "own", 0, ("Hungary", "Cleveland"), alone=True), "permit-error"),
         (Ask("run", study.hash, every.name, 0, ("Hungary",), alone=True), "permit-error"),
         (Ask("run", study.hash, every.name, 0, ("Hungary",), fold="Cleveland"), "permit-error"),

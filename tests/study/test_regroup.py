@@ -100,3 +100,25 @@ def test_levels_of_a_step_reach_what_it_derives() -> None:
     found = dure.simulate_steps(sites(), steps)
     assert found.status() == {"model": "finished", "check": "finished"}
     assert found["check"].facts["n"] == 600
+
+
+def test_what_was_remembered_of_a_state_counts_only_where_the_last_question_went_on_from_it() -> None:
+    """An answer is that of a process which has just begun, whatever else was asked of this one, and whatever failed."""
+    rows, built = Rows(pl.DataFrame({"x": [1.0]}), "a", {}), []
+
+    def latest(key: str) -> str:
+        return rows.remember_latest("slot", "the same key", lambda: built.append(key) or key)  # type: ignore[func-returns-value]
+
+    with rows.going_on(None, b"one"):
+        assert latest("one") == "one"
+    with rows.going_on(b"one", b"two"):
+        assert latest("two") == "one"
+    with rows.going_on(b"something else", b"three"):
+        assert latest("three") == "three"
+    with pytest.raises(ValueError, match="it fails"), rows.going_on(b"three", b"four"):
+        raise ValueError("it fails")
+    with rows.going_on(b"three", b"four"):
+        assert latest("four") == "four"
+    with rows.going_on(None, b"five"):
+        assert latest("five") == "five"
+    assert built == ["one", "three", "four", "five"]

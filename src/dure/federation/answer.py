@@ -18,7 +18,7 @@ from dure.federation.kept import BuiltOn, Memory, Remembered, asked_alike, built
 from dure.federation.messages import Answer, Ask, error_data
 from dure.federation.plan import Plan
 from dure.federation.secure_sum.exchange import Part
-from dure.federation.secure_sum.fixed_point import bytes_of
+from dure.federation.secure_sum.fixed_point import bytes_of, check_range
 from dure.guard import gate
 from dure.guard.audit import AuditLog, declaration_digest
 from dure.guard.release import release
@@ -137,16 +137,20 @@ def answer(ask: Ask, desk: Desk, stored: BuiltOn | None = None) -> bytes:
         inside = _inside(desk) if silent else desk
         gate.before_rows(_asked(ask, step, 0, inside))
         _before_lineage(ask, step, inside)
+        if not ask.alone:  # before anything is computed: that it went wrong would show in what later rounds build on
+            desk.memory.write(run, ask.step, ask.fold, ask.round, Remembered("", b"", pack({}), asked))
         past = None if silent else desk.history  # where nothing leaves, there is nothing to compare
         told = past.told(ask, desk.stored.digest) if past else None
         repeated = told is not None
         if told is None:
             if past:
                 past.check(ask, desk.rows())
-            rows = _with_lineage(ask, step, desk)
-            answered = _silent if silent else _alone if ask.alone else _summary
-            reply, kept, details = answered(ask, step, rows, desk)
-            told = Told(reply.to_bytes(), pack(kept), details["arrays"])
+            before = desk.stored.before
+            with desk.rows().going_on(before.asked if before else None, asked):
+                answered = _silent if silent else _alone if ask.alone else _summary
+                reply, kept, details = answered(ask, step, desk)
+            told, why = Told(reply.to_bytes(), pack(kept), details["arrays"]), details.get("no_answer")
+            about |= {"no_answer": why} if why else {}
             if past:
                 past.record(ask, desk.stored.digest, desk.rows(), told)
         arrays = declared(ask, desk)
@@ -191,10 +195,12 @@ def part(ask: Ask, desk: Desk) -> Part:
 
 
 def _in_its_way(ask: Ask, step: Step, desk: Desk) -> bool:
-    """Whether a step is asked as its scope says: inside a hospital of it alone, and in folds where one is left out."""
+    """Whether a step is asked as its scope says (inside a hospital of it alone, and in folds where one is left out),
+    with results of what it builds on."""
     if ask.alone != (step.scope == "each") or (ask.fold is not None) != (step.scope == "all_but_one"):
         return False
-    return not ask.alone or ask.hospitals == (desk.hospital,)
+    lineage = {earlier.name for earlier in desk.plan.lineage(step)}
+    return {*ask.results, *ask.own} <= lineage and (not ask.alone or ask.hospitals == (desk.hospital,))
 
 
 def _before_lineage(ask: Ask, step: Step, desk: Desk) -> None:
@@ -221,8 +227,8 @@ def declared(ask: Ask, desk: Desk) -> Declaration:
     return gate.sent(desk.plan.method(step).declare(question, dict(ask.state)))
 
 
-def _summary(ask: Ask, step: Step, rows: Rows, desk: Desk) -> Leaving:
-    method = desk.plan.method(step)
+def _summary(ask: Ask, step: Step, desk: Desk) -> Leaving:
+    rows, method = _with_lineage(ask, step, desk), desk.plan.method(step)
     question = desk.plan.question(step, ask.hospitals, _results(ask, desk))
     asked = _asked(ask, step, rows.n, desk)
     declaration = method.declare(question, dict(ask.state))
@@ -231,6 +237,8 @@ def _summary(ask: Ask, step: Step, rows: Rows, desk: Desk) -> Leaving:
     if desk.noise is not None:
         summary = desk.noise(summary, question)
     passed = gate.check(summary, declaration, asked)
+    if desk.masked:
+        check_range(passed.summary, gate.sent(declaration), len(ask.hospitals))
     rules = {name: list(applied) for name, applied in passed.rules.items()}
     arrays = [
         {
@@ -245,9 +253,9 @@ def _summary(ask: Ask, step: Step, rows: Rows, desk: Desk) -> Leaving:
     return reply, kept, {"arrays": arrays}
 
 
-def _alone(ask: Ask, step: Step, rows: Rows, desk: Desk) -> Leaving:
+def _alone(ask: Ask, step: Step, desk: Desk) -> Leaving:
     """The whole loop inside this hospital; only the released Result may leave, the working one is kept."""
-    method = desk.plan.method(step)
+    rows, method = _with_lineage(ask, step, desk), desk.plan.method(step)
     hospitals = (desk.hospital,)
     question = desk.plan.question(step, hospitals, _results(ask, desk))
     asked = _asked(ask, step, rows.n, desk)
@@ -269,20 +277,21 @@ def _alone(ask: Ask, step: Step, rows: Rows, desk: Desk) -> Leaving:
     raise NotConverged(rounds=MOST_ROUNDS)
 
 
-def _silent(ask: Ask, step: Step, rows: Rows, desk: Desk) -> Leaving:
+def _silent(ask: Ask, step: Step, desk: Desk) -> Leaving:
     """The loop inside this hospital of a step that releases nothing: its Result is kept for later steps, and the reply
-    is empty, the same where the hospital's data give no answer."""
+    is empty, the same where the hospital's data give no answer; so is the number of lines in its log, which others see
+    in its signed heads."""
     kept: Kept = {"result": None, "kept": {}}
+    details: dict[str, Any] = {}
     try:
-        _, kept, _ = _alone(ask, step, rows, _inside(desk))
+        _, kept, _ = _alone(ask, step, _inside(desk))
     except MemoryError:  # of the machine, not of its data
         raise
     except Exception as error:
-        code = error.code() if isinstance(error, DureError) else type(error).__name__
-        desk.log("no answer", error=code, run=ask.run, study=ask.study, step=ask.step)
+        details["no_answer"] = error.code() if isinstance(error, DureError) else type(error).__name__
     data = pack_result(Result(method=step.method))
     arrays = [{"name": "result", "shape": [], "bytes": len(data), "withheld": 0}]
-    return Answer(desk.hospital, "result", result=data), kept, {"arrays": arrays}
+    return Answer(desk.hospital, "result", result=data), kept, {"arrays": arrays, **details}
 
 
 def _inside(desk: Desk) -> Desk:

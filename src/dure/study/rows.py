@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -18,6 +19,7 @@ from dure.study.result import Result
 
 Built = TypeVar("Built")
 MISSING_LEVEL = -1
+GOING_ON = "going on"
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +122,17 @@ class Rows:
             held = self._built[("latest", slot)] = (key, build())
         value: Built = held[1]
         return value
+
+    @contextmanager
+    def going_on(self, before: bytes | None, asked: bytes) -> Iterator[None]:
+        """While `asked` is computed. What was remembered of the latest state counts only where the last that was
+        computed here, and did not fail, is `before`: an answer is then that of a process that has just begun, whatever
+        else was asked of this one."""
+        if self._built.pop(GOING_ON, None) != before or before is None:
+            for key in [key for key in self._built if isinstance(key, tuple) and key[:1] == ("latest",)]:
+                del self._built[key]
+        yield
+        self._built[GOING_ON] = asked
 
     def batches(self, size: int) -> Iterator[Rows]:
         """The same rows in pieces of at most `size`; summaries of pieces add up to the summary of all."""

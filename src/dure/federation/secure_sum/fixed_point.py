@@ -94,6 +94,12 @@ def bytes_of(spec: ArraySpec) -> int:
     return _size(spec) * 8 * format_of(spec).limbs
 
 
+def check_range(summary: Mapping[str, Any], declaration: Declaration, hospitals: int) -> None:
+    """Raise SumOutOfRange where a number is beyond what a sum over so many hospitals holds."""
+    for segment in segments(declaration):
+        flat(segment, summary, hospitals)
+
+
 def flat(segment: Segment, summary: Mapping[str, Any], hospitals: int) -> NDArray[Any]:
     """A segment's numbers one after the other; raises SumOutOfRange with the array's name, never a value."""
     parts = [np.ravel(np.asarray(summary[spec.name], dtype=spec.dtype)) for spec in segment.specs]

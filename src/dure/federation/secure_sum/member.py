@@ -230,12 +230,12 @@ class Member:
         except Exception as error:
             if not mine.chosen or isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryException":
                 raise _Inside from error
-            self._log_withheld(asked, type(error).__name__)
+            why = type(error).__name__
+            self.log("failed", error=why, run=asked.run, study=asked.study, step=asked.step, round=asked.round)
             return None
         if found.kind != "error" or not mine.chosen or _told(found.error):
             return found
-        self._log_withheld(asked, str(found.error["code"]))
-        return None
+        return None  # its log has one line, as for an answer: the hub sees how many there are
 
     def _masked(self, asked: Exchange, mine: Part, found: Answer | None, facts: Facts, question: bytes) -> bytes:
         declaration, hospitals = (masks.WITHHELD, *mine.declaration), len(facts["roster"])
@@ -243,15 +243,11 @@ class Member:
             try:
                 arrays = {**found.arrays, masks.WITHHELD.name: np.array(0)}
                 return masks.masked(arrays, declaration, hospitals, self._streams(asked.session, facts, question))
-            except SumOutOfRange as error:
+            except SumOutOfRange:
                 if not mine.chosen:
                     raise
-                self._log_withheld(asked, error.code())
         noise = keys.noise_stream(asked.session, self.hospital, facts["secrets"]["seal"])
         return masks.withheld(declaration, hospitals, noise)
-
-    def _log_withheld(self, asked: Exchange, error: str) -> None:
-        self.log("sum withheld", error=error, run=asked.run, study=asked.study, step=asked.step, round=asked.round)
 
     # ── what stages share ──
 

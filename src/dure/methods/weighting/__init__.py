@@ -79,7 +79,7 @@ class Weighting:
             assert model is not None
             return score_model.declare_bread(model)
         if phase == "meat":
-            return (ArraySpec("meat", (2, 2), "moment", people=("outcome_people",)),)
+            return score_model.declare_meat(model)
         found = (
             ArraySpec("arms", (2,), "count", on_small="refuse"),
             ArraySpec("kept", (2,), "count", on_small="refuse"),

@@ -151,6 +151,11 @@ def declare_bread(model: ScoreModel) -> Declaration:
     )
 
 
+def declare_meat(model: ScoreModel | None) -> Declaration:
+    opens = model is not None and model.opens
+    return (ArraySpec("meat", (2, 2), "moment", people=("outcome_people",), opens_hospitals=opens),)
+
+
 def behind(rows: Rows, model: ScoreModel, arms: Scored, counted: NDArray[np.bool_]) -> NDArray[np.int64]:
     """(2, p) of `declare_behind`; `counted` (people present,)."""
     x, keep = read(rows, model, arms)
