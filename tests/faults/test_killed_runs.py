@@ -223,7 +223,9 @@ def test_the_comparison_sees_one_changed_byte(undisturbed: Undisturbed, tmp_path
     shutil.copytree(undisturbed.folder, folder)
     assert end_of(folder) == undisturbed.end
     connection = sqlite3.connect(folder / "hospitals" / "hungary" / "rounds.db")
-    connection.execute("UPDATE asked SET kept = CAST(kept || x'00' AS BLOB) WHERE rowid = (SELECT min(rowid) FROM asked)")
+    connection.execute(
+        "UPDATE asked SET kept = CAST(kept || x'00' AS BLOB) WHERE rowid = (SELECT min(rowid) FROM asked)"
+    )
     connection.commit()
     connection.close()
     assert end_of(folder) != undisturbed.end
