@@ -277,7 +277,8 @@ def test_a_hospital_that_dies_as_an_answer_leaves_gives_the_same_one_again(
     made: types.ModuleType, hospital: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as broken:
-        broken.setattr("dure.site.memory.StoredMemory.write", lambda *given: 1 / 0)
+        # The first write says that a round was asked; it dies at the one that holds the answer.
+        broken.setattr("dure.site.memory.StoredMemory.write", lambda *given: given[-1].reply and 1 / 0)
         assert hospital.answer(made.study()).error["code"] == "unexpected"
     hospital.site.database.unlink()
     hospital.restart()
