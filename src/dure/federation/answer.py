@@ -208,9 +208,9 @@ def _before_lineage(ask: Ask, step: Step, desk: Desk) -> None:
     the hub's word here, and could make this hospital's people differ from all others."""
     if "per_hospital" in desk.grants or desk.limits.minimum_hospitals <= 1:
         return
+    results = _results(ask, desk)
     for earlier in desk.plan.lineage(step):
-        question = desk.plan.question(earlier, ask.hospitals, _results(ask, desk))
-        method = desk.plan.method(earlier)
+        question, method = desk.plan.question(earlier, ask.hospitals, results), desk.plan.method(earlier)
         if earlier.scope != "each" and any(
             spec.per_hospital or spec.opens_hospitals for spec in method.declare(question, method.start(question))
         ):
@@ -331,8 +331,8 @@ def _told_result(ask: Ask, earlier: Step) -> bytes | None:
 def _with_lineage(ask: Ask, step: Step, desk: Desk) -> Rows:
     """The cohort's rows with the columns that earlier steps derive; NaN where such a step has no result here."""
     rows = desk.rows()
-    kept_ = [hashlib.sha256(entry.kept).digest() if entry else None for entry in desk.stored.earlier.values()]
-    built = hashlib.sha256(pack([list(ask.hospitals), dict(ask.results), dict(ask.own), kept_])).digest()
+    stored = [hashlib.sha256(entry.kept).digest() if entry else None for entry in desk.stored.earlier.values()]
+    built = hashlib.sha256(pack([list(ask.hospitals), dict(ask.results), dict(ask.own), stored])).digest()
     for earlier in desk.plan.lineage(step):
         declared = desk.plan.derived(earlier, ask.hospitals)
         if not declared:

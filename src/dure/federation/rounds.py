@@ -243,14 +243,9 @@ class Run:
         fold: str | None,
         alone: bool = False,
     ) -> bytes:
-        results, own = (
-            {
-                earlier.name: self._result_for(earlier, hospital)
-                for earlier in self.plan.lineage(step)
-                if (earlier.scope == "all_but_one") is apart
-            }
-            for apart in (False, True)
-        )
+        found = [(earlier, self._result_for(earlier, hospital)) for earlier in self.plan.lineage(step)]
+        own = {earlier.name: result for earlier, result in found if earlier.scope == "all_but_one"}
+        results = {earlier.name: result for earlier, result in found if earlier.name not in own}
         told = {name: value for name, value in state.items() if name != HUB}
         return Ask(self.name, self.plan.study, step.name, round_, members, told, results, own, fold, alone).to_bytes()
 

@@ -52,7 +52,7 @@ def told_apart(
 
     Among those that did not, one set has to lie within the other and leave `minimum` hospitals between them, or
     none. Sets of one study that all lie within each other leave no small group, however their sums are added up; where
-    they may overlap, {A,B,C} + {A,D,E} - {B,C,D,E} is A.
+    they may overlap, {A,B,C} + {A,D,E} - {B,C,D,E} is twice A.
     """
     found: set[str] = set()
     here = set(now) - set(granted)

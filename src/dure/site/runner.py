@@ -150,9 +150,11 @@ class Runner:
             problem = Words("It has not permitted this study", "이 연구를 허가하지 않았습니다")
             raise PermitError(hospital=self.site.hospital, problem=problem)
         permit = verify(envelope, self.site.signer().public_key, self.site.hospital)
-        for step in (ask.step, *study.lineage(ask.step)):  # what earlier steps derive is computed here too
-            method = find_method(study.step(step).method, self.methods)
+        steps = (ask.step, *study.lineage(ask.step))  # what earlier steps derive is computed here too
+        for name in dict.fromkeys(study.step(step).method for step in steps):  # each source is read once
+            method = find_method(name, self.methods)
             check_permit(permit, study.hash, method.name, source_hash(method))
+        for step in steps:
             check_scope(permit, study, step)
         check_open(self.site, permit, study)
         return permit

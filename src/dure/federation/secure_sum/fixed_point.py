@@ -97,17 +97,22 @@ def bytes_of(spec: ArraySpec) -> int:
 def check_range(summary: Mapping[str, Any], declaration: Declaration, hospitals: int) -> None:
     """Raise SumOutOfRange where a number is beyond what a sum over so many hospitals holds."""
     for segment in segments(declaration):
-        flat(segment, summary, hospitals)
+        _parts(segment, summary, hospitals)
 
 
 def flat(segment: Segment, summary: Mapping[str, Any], hospitals: int) -> NDArray[Any]:
     """A segment's numbers one after the other; raises SumOutOfRange with the array's name, never a value."""
+    parts = _parts(segment, summary, hospitals)
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def _parts(segment: Segment, summary: Mapping[str, Any], hospitals: int) -> list[NDArray[Any]]:
     parts = [np.ravel(np.asarray(summary[spec.name], dtype=spec.dtype)) for spec in segment.specs]
     most = segment.format.most(hospitals)
     for spec, values in zip(segment.specs, parts):
         if not (np.abs(values.astype(np.float64, copy=False)) < most).all():  # NaN is not smaller either
             raise SumOutOfRange(array=spec.name, bits=int(np.log2(most)))
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+    return parts
 
 
 def encode(values: NDArray[Any], format: Format, digits: Digits) -> None:

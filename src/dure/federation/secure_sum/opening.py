@@ -10,7 +10,7 @@ import math
 import os
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -31,7 +31,10 @@ from dure.study.summary import Declaration
 
 MOST_TRIES = 64
 """Choices among shares where some are wrong, before a sum is given up."""
-OTHER = "It answered another question, or declared other arrays"
+OTHER = Words("It answered another question, or declared other arrays", "다른 질문에 답했거나 다른 배열을 알렸습니다")
+EARLIER = Words(
+    "It builds on other earlier rounds than the others", "다른 병원과는 다른 이전 회차를 바탕으로 답했습니다"
+)
 Errors = Mapping[str, DureError]
 Bodies = dict[str, dict[str, Any]]
 
@@ -106,7 +109,7 @@ class SecureSum:
         body = {"roster": roster, "members": list(members)}
         said = self._everybody(engine, {name: begin.of("keys", body) for name in messages})
         adverts = {name: body["advert"] for name, body in said.items()}
-        unsigned = set(adverts) - self._signed(begin.session, about, adverts, members)
+        unsigned = set(adverts) - self._signed(begin.session, about, members, adverts)
         if unsigned:
             raise _Stopped({name: _broken(name, "Its keys do not have its signature") for name in sorted(unsigned)})
         said = self._everybody(engine, {name: begin.of("shares", {"keys": adverts}) for name in messages})
@@ -116,10 +119,10 @@ class SecureSum:
         return _Session(begin.session, about, adverts, _delivered(said))
 
     def _signed(
-        self, session: bytes, about: tuple[str, str], adverts: Mapping[str, Advert], members: Iterable[str] = ()
+        self, session: bytes, about: tuple[str, str], members: tuple[str, ...], adverts: Mapping[str, Advert]
     ) -> set[str]:
         """Who has signed its own keys."""
-        roster, members = {name: self.roster[name] for name in adverts}, tuple(members) or self.members
+        roster = {name: self.roster[name] for name in adverts}
         said = {name: keys.keys_statement(session, about, members, roster, name, adverts[name]) for name in adverts}
         return {name for name in adverts if keys.signed(roster[name], said[name], adverts[name]["signature"])}
 
@@ -152,7 +155,7 @@ class SecureSum:
         del vectors
 
         following = {name: said[name]["advert"] for name in alive} if not dead else None
-        if following and len(self._signed(keys.next_session(session.id), session.about, following)) < len(alive):
+        if following and self._signed(keys.next_session(session.id), session.about, self.members, following) < {*alive}:
             following = None  # the next sum begins with keys, and names who does not sign its own
         shown = {} if frozenset(alive) in self._agreed else dict(self.permits)
         body = {"alive": alive, "dead": dead, "permits": shown, "keys": following}
@@ -312,7 +315,7 @@ def _answered(said: Bodies, ask: Ask, declaration: Declaration) -> tuple[bytes, 
     for name, body in said.items():
         if body["question"] != digest:
             own = built_on[0][0] != body["built_on"]
-            other[name] = _broken(name, "It builds on other earlier rounds than the others" if own else OTHER)
+            other[name] = _broken(name, EARLIER if own else OTHER)
     return digest, other
 
 
@@ -358,5 +361,6 @@ def _refused(errors: Errors) -> bool:
     return any(isinstance(error, SumRefused) for error in errors.values())
 
 
-def _broken(hospital: str, problem: str) -> AnswerBroken:
-    return AnswerBroken(hospital=hospital, problem=Words(problem, problem))
+def _broken(hospital: str, problem: Words | str) -> AnswerBroken:
+    said = Words(problem, problem) if isinstance(problem, str) else problem
+    return AnswerBroken(hospital=hospital, problem=said)
