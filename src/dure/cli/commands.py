@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -48,7 +51,8 @@ def run(arguments: list[str]) -> int:
     """Run the command line and return its exit code (see `dure.cli.main`)."""
     debug = "--debug" in arguments
     try:
-        code = app(args=[argument for argument in arguments if argument != "--debug"], standalone_mode=False)
+        with _ctrl_c_told():
+            code = app(args=[argument for argument in arguments if argument != "--debug"], standalone_mode=False)
         if code == INTERRUPTED:  # typer turns Ctrl-C into this exit code, without a word
             raise KeyboardInterrupt
         return int(code or 0)
@@ -78,6 +82,37 @@ def run(arguments: list[str]) -> int:
         show_error(DureError())
         errors.print(Text(type(error).__name__, style="dim"))
         return 1
+
+
+@contextmanager
+def _ctrl_c_told() -> Iterator[None]:
+    """Once Ctrl-C was pressed the command was stopped, whatever became of the interrupt on its way up.
+
+    A library may make another error of it, as pydantic-core does where it calls back while it serialises; and that
+    error may be taken for a hospital's, of which a study goes on without it.
+    """
+    usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # a shell lets some programs ignore Ctrl-C
+    if not usual or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    pressed = False
+
+    def hear(number: int, frame: Any) -> None:
+        nonlocal pressed
+        pressed = True
+        signal.default_int_handler(number, frame)
+
+    signal.signal(signal.SIGINT, hear)
+    try:
+        yield
+    except Exception as error:
+        if not pressed:
+            raise
+        raise KeyboardInterrupt from error
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if pressed:
+        raise KeyboardInterrupt
 
 
 def _usage(error: Any) -> str:
