@@ -674,6 +674,27 @@ def test_an_error_of_data_is_no_answer_to_a_question_that_the_hub_chose(error: s
         assert (refused, found.withheld) == (({VICTIM}, False) if not chosen else (set(), True))
 
 
+@pytest.mark.parametrize("rule", ["minimum_people", "round_counts", "parameters_per_event"])
+def test_a_refusal_that_looks_at_numbers_is_no_answer_to_a_question_that_the_hub_chose(rule: str) -> None:
+    """One to nine people in a cell are refused where a hospital is told apart, nobody is not: that would tell a value."""
+    for chosen in (False, True):
+        town = sums.town(4, chosen=chosen)
+        town.hospitals[VICTIM].error = Answer(VICTIM, "error", error=error_data(refusal(rule))).to_bytes()
+        found, refused = asked_once(town)
+        assert (refused, found.withheld) == (({VICTIM}, False) if not chosen else (set(), True))
+
+
+def test_a_list_of_names_without_end_is_not_taken() -> None:
+    """Names that a hospital sees for the first time stay in its log for good."""
+    ghosts = {f"ghost {number}": bytes([1]) * 32 for number in range(2_000)}
+    for names in ({"x" * 10_000: bytes(32)}, ghosts):
+        town = sums.town(3)
+        hub = Hub(town)
+        hub.members = sorted([*hub.members, *names])
+        assert not hub.say(VICTIM, "keys", {"roster": town.roster | names, "members": hub.members})
+        assert {entry["rule"] for entry in town.hospitals[VICTIM].logged} == {"form"}
+
+
 def test_a_cohort_that_is_too_small_is_told_whatever_was_asked() -> None:
     """No state of a round chooses a cohort; and an honest hub goes on without such a hospital."""
     town = sums.town(5, chosen=True)

@@ -130,6 +130,77 @@ def test_what_a_hospital_kept_of_the_round_before_is_part_of_what_was_asked() ->
     assert answering.part(replace(other, round=1), more).built_on != answering.part(later, more).built_on
 
 
+@pytest.mark.parametrize("bound", [False, True], ids=["twin", "ours"])
+def test_nothing_is_built_on_a_round_that_the_hospital_was_stopped_in(
+    monkeypatch: pytest.MonkeyPatch, bound: bool
+) -> None:
+    """A hub can end a hospital's process, and would choose in this way who keeps something for later sums."""
+    frame = pl.DataFrame({"y": [0.0, 1.0] * 20, "x": [float(n) for n in range(40)]})
+    m = Step(name="m", method="regression", release=False, parameters=LOGISTIC)
+    later = Step(name="later", method="regression", uses=("m",), parameters={"formula": "y ~ m.prediction"})
+    plan = Plan("study", (m, later), columns_of({"a": frame}), M)
+    desk, method = _desk("a", frame, plan, DEFAULT, frozenset()), plan.method(m)
+    first = Ask("run", "study", "m", 0, ("a", "b", "c"), method.start(plan.question(m, ())))
+    model = pack_result(Result(method="regression", portable={"beta": np.array([-1.0, 0.1])}))
+    start = plan.method(later).start(plan.question(later, ()))
+    asked = Ask("run", "study", "later", 0, ("a", "b", "c"), start, {"m": model})
+    if not bound:
+        monkeypatch.setattr(answering, "_all_there", lambda *_: None)
+
+    def told(ask: Ask) -> Answer:
+        return Answer.from_bytes(answering.answer(ask, desk))
+
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as stop:
+        stop.setattr(type(method), "summarise", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            told(first)
+    for ask in (replace(first, round=1), asked):
+        answer = told(ask)
+        assert answer.kind == ("error" if bound else "summary")
+        assert not bound or answer.error["code"] == "step-skipped"
+    assert told(first).kind == "summary"
+    assert told(replace(first, round=1)).kind == told(asked).kind == "summary"
+
+
+@pytest.mark.parametrize("bound", [False, True], ids=["twin", "ours"])
+def test_the_hub_does_not_choose_at_which_hospitals_a_step_inside_has_a_result(
+    monkeypatch: pytest.MonkeyPatch, bound: bool
+) -> None:
+    """A model inside each hospital builds on one that the hub names: with a step of few people it makes none, and a
+    later sum has those hospitals alone whose people it fits."""
+    frame = pl.DataFrame({"y": [0.0, 1.0] * 20, "x": [float(n) for n in range(40)]})
+    m = Step(name="m", method="regression", release=False, parameters=LOGISTIC)
+    inside = {"formula": "y ~ m.prediction", "family": "binomial"}
+    own = Step(name="own", method="regression", scope="each", release=False, uses=("m",), parameters=inside)
+    later = Step(name="later", method="regression", uses=("own",), parameters={"formula": "y ~ own.prediction"})
+    plan = Plan("study", (m, own, later), columns_of({"a": frame}), M)
+    if not bound:
+        monkeypatch.setattr(answering, "_all_there", lambda *_: None)
+
+    def models(step_at: float) -> bytes:
+        beta = np.array([-1000.0 * step_at, 1000.0])
+        return pack_result(Result(method="regression", portable={"beta": beta}))
+
+    def people(of_own: bytes, of_later: bytes) -> int | str:
+        desk = _desk("a", frame, plan, DEFAULT, frozenset())
+        method = plan.method(m)
+        answering.answer(Ask("run", "study", "m", 0, ("a", "b", "c"), method.start(plan.question(m, ()))), desk)
+        alone = Ask("run", "study", "own", 0, ("a",), {}, {"m": of_own}, alone=True)
+        assert Answer.from_bytes(answering.answer(alone, desk)).kind == "result"
+        start = plan.method(later).start(plan.question(later, ()))
+        asked = Ask("run", "study", "later", 0, ("a", "b", "c"), start, {"m": of_later, "own": None})
+        answer = Answer.from_bytes(answering.answer(asked, desk))
+        return int(answer.arrays["n"]) if answer.kind == "summary" else str(answer.error["code"])
+
+    fits, none = models(19.5), models(36.5)
+    assert people(fits, fits) == 40
+    assert people(none, none) == ("step-skipped" if bound else 0)
+    assert people(fits, none) == ("step-skipped" if bound else 40)
+
+
 @pytest.mark.parametrize(("method", "counted"), [("regression", "n"), ("meta_analysis", "people")])
 def test_an_answer_is_not_repeated_once_it_would_build_on_more(method: str, counted: str) -> None:
     """Asked before it had a model of its own a hospital adds nothing; neither its store nor what its process remembers

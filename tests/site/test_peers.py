@@ -46,7 +46,7 @@ def test_a_closed_list_takes_no_new_hospital_and_says_so_in_the_log(site: Site) 
     assert Peers(again).hold({"Seoul": ONE})
     assert not Peers(again).hold({"Seoul": ONE, "Ghost": OTHER})
     assert Peers(again).known() == {"Seoul": ONE}
-    assert [entry["event"] for entry in again.audit.entries()][-2:] == ["list closed", "hospital not on the list"]
+    assert [entry["event"] for entry in again.audit.entries()][-2:] == ["list closed", "hospitals not on the list"]
     CliRunner().invoke(app, ["site", "peers", str(site.folder), "--open"])
     assert Peers(Site(site.folder)).hold({"Seoul": ONE, "Ghost": OTHER})
 

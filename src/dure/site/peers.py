@@ -34,15 +34,16 @@ class Peers:
                 pinned, shown = fingerprint(known[name]), fingerprint(roster[name])
                 self._site.audit.append("key changed", hospital=name, pinned=pinned, shown=shown)
             new = {name: bytes(key) for name, key in roster.items() if name not in known}
-            for name in new if self.closed else ():
-                self._site.audit.append("hospital not on the list", hospital=name, shown=fingerprint(new[name]))
+            seen = {name: fingerprint(key) for name, key in new.items()}
+            if new and self.closed:
+                self._site.audit.append("hospitals not on the list", hospitals=seen)
             if changed or not new or self.closed:
                 return not changed and not new
             beside = self._path.with_name("peers.json.new")
             written = {name: key.hex() for name, key in (known | new).items()}
             beside.write_text(json.dumps(written, ensure_ascii=False, indent=1), encoding="utf-8")
             beside.replace(self._path)
-            self._site.audit.append("keys pinned", hospitals={name: fingerprint(key) for name, key in new.items()})
+            self._site.audit.append("keys pinned", hospitals=seen)
         return True
 
     @property

@@ -63,8 +63,8 @@ def read_question(data: bytes) -> Ask | Exchange:
     exchange = Exchange(**raw)
     of_kind(exchange, {"session": bytes, "run": str, "study": str, "step": str, "round": int, "body": dict})
     of_kind(exchange, {"fold": str | None})
-    if len(exchange.session) < 16:
-        raise ValueError("its session is too short")
+    if not 16 <= len(exchange.session) <= 64:
+        raise ValueError("its session is too short, or too long")
     return exchange
 
 

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from securesystemslib.signer import SSlibKey
 
 from dure.errors import DureError, PermitError, SumOutOfRange, SumRefused
-from dure.federation.messages import Answer, Ask, error_data
+from dure.federation.messages import LONGEST, Answer, Ask, error_data
 from dure.federation.secure_sum import keys, masks, refusals, sharing
 from dure.federation.secure_sum.exchange import Exchange, Part, Reply, Stage, question_digest
 from dure.federation.secure_sum.keys import Advert, Roster
@@ -31,8 +31,15 @@ from dure.study.permit import Grant, verify
 Parts = Callable[[Ask], Part]
 """This hospital's own part in a round's sum."""
 PLAIN = ("permit-error", "site-paused", "missing-package", "sum-refused")
-"""Errors that are told as they are, whatever was asked: they do not depend on data. So are refusals by rules other than
-`as_declared`, since no state of a round chooses the cohorts and cells that they look at."""
+"""Errors that are told as they are, whatever was asked: they do not depend on data."""
+RULES = frozenset(
+    ("minimum_cohort", "minimum_hospitals", "per_hospital_permit", "difference_permit")
+    + ("history_overlap", "lockout", "budget")
+)
+"""Refusals that are told, too: of permits, the study's cohort and what was asked before. Others look at numbers, and a
+state or an earlier result could choose which."""
+MOST = 1_000
+"""Hospitals in a list. Names that are seen for the first time are pinned and logged for good."""
 Facts = dict[str, Any]
 GROUP = ("about", "members", "roster")
 """Facts of a session that the next one shares: study and run, the study's hospitals, and those of the session."""
@@ -122,8 +129,9 @@ class Member:
         """Begin a session: fresh keys, for the hospitals of the list and no others."""
         facts, roster = self.record.read(asked.session), dict(asked.body["roster"])
         members = sorted(asked.body["members"])
-        self.must("form", all(isinstance(n, str) and isinstance(k, bytes) and len(k) == 32 for n, k in roster.items()))
-        self.must("form", all(isinstance(name, str) for name in members) and len(set(members)) == len(members))
+        named = all(isinstance(name, str) and len(name) <= LONGEST for name in [*members, *roster])
+        self.must("form", named and len(set(members)) == len(members) <= MOST)
+        self.must("form", all(isinstance(key, bytes) and len(key) == 32 for key in roster.values()))
         group = {"about": [asked.study, asked.run], "members": members, "roster": roster}
         if facts is not None:
             same = {name: facts[name] for name in group} == group
@@ -352,7 +360,7 @@ def _run(asked: Exchange) -> str:
 def _told(error: Mapping[str, Any]) -> bool:
     """Whether an error is told as it is, whatever was asked."""
     code, rule = error["code"], error["fields"].get("rule")
-    return code in PLAIN or (code == "refused" and rule != "as_declared")
+    return code in PLAIN or (code == "refused" and rule in RULES)
 
 
 def _permits_differences(envelope: Any, key: bytes | None, hospital: str, study: str) -> bool:

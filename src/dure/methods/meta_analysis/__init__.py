@@ -76,7 +76,7 @@ class MetaAnalysis(DerivesNothing):
             return {"cells": two_by_twos(rows, question, p.by)}, {}
         found = {spec.name: np.zeros(spec.shape, dtype=spec.dtype) for spec in self.declare(question, state)}
         here = question.hospitals.index(rows.hospital)
-        own = rows.remember(("own estimate", p), lambda: own_estimate(rows, question))
+        own = rows.remember(("own estimate", p.model_dump_json()), lambda: own_estimate(rows, question))
         whole = all(own.people[name] >= max(1, question.minimum_people) for name in p.classes)
         counted = (own.cells >= question.minimum_people).all() and own.cells.any()
         if "mantel_haenszel" in found and counted:
