@@ -33,13 +33,13 @@ NOT_PROTECTED: tuple[tuple[str, str], ...] = (
         "it, nobody checks: a hub that lies can ask for totals that no honest run would (of a formula over other "
         "columns of the study, at many points, for ever), and, if it knows how one hospital's patients differ, choose "
         "a state for which the others have nothing to add. Estimates that are combined from totals "
-        "(`meta_analysis`, `show: totals`) are single hospitals' estimates for such a hub. And it can use two studies with the same step, one with a "
-        "hospital and one without: hospitals compare sums within a study, only the hub compares studies.",
+        "(`meta_analysis`, `show: totals`) are single hospitals' estimates for such a hub. And it can use two studies "
+        "with the same step, one with a hospital and one without: hospitals compare sums within a study, only the hub compares studies.",
     ),
     (
         "Two groups within one cohort",
-        "Cohorts are compared with cohorts; what lies within one, flags, levels and who has a value, is not. A proposer "
-        "whose study has two flags that differ by one person (a value from 380 on, and from 380 to 602) gets two "
+        "Cohorts are compared with cohorts; what lies within one, flags, levels and who has a value, is not. A "
+        "proposer whose study has two flags that differ by one person (a value from 380 on, and from 380 to 602) gets two "
         "released models, each within the rules, whose exact coefficients together tell what that person has: "
         "right for certain, not 0.50. Boards have to look at variables that are made of the same records with "
         "other limits.",

@@ -676,7 +676,7 @@ def test_an_error_of_data_is_no_answer_to_a_question_that_the_hub_chose(error: s
 
 @pytest.mark.parametrize("rule", ["minimum_people", "round_counts", "parameters_per_event"])
 def test_a_refusal_that_looks_at_numbers_is_no_answer_to_a_question_that_the_hub_chose(rule: str) -> None:
-    """One to nine people in a cell are refused where a hospital is told apart, nobody is not: that would tell a value."""
+    """One to nine people in a cell that stands alone are refused, nobody is not: that would tell a value."""
     for chosen in (False, True):
         town = sums.town(4, chosen=chosen)
         town.hospitals[VICTIM].error = Answer(VICTIM, "error", error=error_data(refusal(rule))).to_bytes()
