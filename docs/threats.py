@@ -31,29 +31,30 @@ NOT_PROTECTED: tuple[tuple[str, str], ...] = (
         "A hub that chooses its questions",
         "All hospitals of a sum are asked the same and sign it. That a round's state follows from the totals before "
         "it, nobody checks: a hub that lies can ask for totals that no honest run would (of a formula over other "
-        "columns of the study, at many points, for ever), and, if it knows how one hospital's patients differ, choose "
-        "a state for which the others have nothing to add. Estimates that are combined from totals "
-        "(`meta_analysis`, `show: totals`) are single hospitals' estimates for such a hub. And it can use two studies "
-        "with the same step, one with a hospital and one without: hospitals compare sums within a study, only the hub compares studies.",
+        "columns of the study, at many points, for ever), and, if it knows how one hospital's patients differ, "
+        "choose a state for which the others have nothing to add. Estimates that are combined from totals "
+        "(`meta_analysis`, `show: totals`) are single hospitals' estimates for such a hub. And it can use two "
+        "studies with the same step, one with a hospital and one without: hospitals compare sums within a study, "
+        "only the hub compares studies.",
     ),
     (
         "Two groups within one cohort",
         "Cohorts are compared with cohorts; what lies within one, flags, levels and who has a value, is not. A "
-        "proposer whose study has two flags that differ by one person (a value from 380 on, and from 380 to 602) gets two "
-        "released models, each within the rules, whose exact coefficients together tell what that person has: "
-        "right for certain, not 0.50. Boards have to look at variables that are made of the same records with "
+        "proposer whose study has two flags that differ by one person (a value from 380 on, and from 380 to 602) "
+        "gets two released models, each within the rules, whose exact coefficients together tell what that person "
+        "has: right for certain, not 0.50. Boards have to look at variables that are made of the same records with "
         "other limits.",
     ),
     (
         "A total in which one hospital has people",
-        "A sum is of three hospitals that are asked. Where a criterion, a variable that the others do not record, or "
-        "a step inside hospitals leaves one of them alone with people, the released total is that hospital's, without "
-        "its permit for `per_hospital`. Nothing counts how many hospitals have somebody in a sum.",
+        "A sum is of three hospitals that are asked. Where a criterion, a variable that the others do not record, "
+        "or a step inside hospitals leaves one of them alone with people, the released total is that hospital's, "
+        "without its permit for `per_hospital`. Nothing counts how many hospitals have somebody in a sum.",
     ),
     (
         "That something was refused",
-        "A proposer sees which steps were refused before anything is released: each says whether some total was below "
-        "ten, or a hospital's permission was missing. Nothing counts them within a study.",
+        "A proposer sees which steps were refused before anything is released: each says whether some total was "
+        "below ten, or a hospital's permission was missing. Nothing counts them within a study.",
     ),
     (
         "A signed `difference` cannot be called back",

@@ -33,8 +33,13 @@ Parts = Callable[[Ask], Part]
 PLAIN = ("permit-error", "site-paused", "missing-package", "sum-refused")
 """Errors that are told as they are, whatever was asked: they do not depend on data."""
 RULES = (
-    *("minimum_cohort", "minimum_hospitals", "per_hospital_permit", "difference_permit"),
-    *("history_overlap", "lockout", "budget"),
+    "minimum_cohort",
+    "minimum_hospitals",
+    "per_hospital_permit",
+    "difference_permit",
+    "history_overlap",
+    "lockout",
+    "budget",
 )
 """Refusals that are told, too: of permits, the study's cohort and what was asked before. Others look at numbers, and a
 state or an earlier result could choose which."""
