@@ -13,6 +13,7 @@ import ssl
 import struct
 import subprocess
 import sys
+import threading
 import time
 import zlib
 from collections.abc import Iterator
@@ -36,7 +37,8 @@ from dure.errors import (
 from dure.federation import calls as calling
 from dure.federation import frames
 from dure.federation.calls import Calls
-from dure.federation.flare_wire import HUB, Credentials, FlareWire
+from dure.federation.flare_driver import TlsDriver
+from dure.federation.flare_wire import HUB, Credentials, FlareWire, Mode
 from dure.federation.health import FILES
 from dure.federation.invitation import PREFIX, Invitation
 from dure.federation.membership import Line, OwnKeys, enrol, read_membership
@@ -90,6 +92,32 @@ def talk(town: Any, folder: Path, name: str | None = None) -> tuple[FlareWire, C
 
 def test_a_member_is_taken(town: Any, tmp_path: Path) -> None:
     up(joined(town, tmp_path / "good", f"Good {tmp_path.name}"))
+
+
+def test_a_member_that_stops_while_its_line_comes_up_ends_at_once(
+    town: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The wire closes what it knows of; a connection in its handshake it does not know of yet."""
+    if town.hub.scheme != "tcp":
+        pytest.skip("gRPC makes its connections by itself")
+    wire, _ = talk(town, joined(town, tmp_path / "stops", f"Stops {tmp_path.name}"))
+    add, shaken, known = TlsDriver.add_connection, threading.Event(), threading.Event()
+
+    def late(self: TlsDriver, connection: Any) -> None:
+        if threading.current_thread().name.startswith("conn_mgr") and connection.connector.mode == Mode.ACTIVE:
+            shaken.set()
+            known.wait(20)
+        add(self, connection)
+
+    monkeypatch.setattr(TlsDriver, "add_connection", late)
+    wire.connect("127.0.0.1", town.hub.port)
+    assert shaken.wait(20)
+    stopping = threading.Thread(target=wire.stop, daemon=True)
+    stopping.start()
+    stopping.join(1)
+    known.set()
+    stopping.join(20)
+    assert not stopping.is_alive()
 
 
 def test_a_certificate_of_another_authority(town: Any, tmp_path: Path) -> None:

@@ -69,6 +69,8 @@ class TlsDriver(TcpDriver):  # type: ignore[misc]
                 connection = _Bounded(secured, connector, True)
                 self.problem = ""
                 self.add_connection(connection)
+                if connector.stopped.is_set():  # while it came up: whoever closed all connections did not see it
+                    connection.close()
                 connection.read_loop()
                 self.problem = connection.problem or CLOSED
                 self.close_connection(connection)
