@@ -256,6 +256,7 @@ def test_no_row_of_a_hospital_lies_at_the_hub(shown: Shown) -> None:
         assert number not in hub
 
 
+@pytest.mark.slow
 def test_it_plays_again_over_its_own_folder_and_in_korean(place: Path, shown: Shown) -> None:
     again = play(place, "ko")
     for part in ("study", "hospitals", "oracle", "federated", "checks", "models", "left", "steps"):

@@ -424,13 +424,13 @@ def own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("own_state")
-def test_six_kills_in_a_governed_study(
+def test_four_kills_in_a_governed_study(
     databases: dict[str, Path], deciding: Deciding, twin: End, tmp_path: Path
 ) -> None:
-    kills = {"review": 2, "hand-in": 1, "run": 2, "release": 1}
+    kills = {"review": 1, "hand-in": 1, "run": 1, "release": 1}
     life = lived(tmp_path, databases, deciding, twin, 1, kills)
     print(f"killed: {dict(life.killer.hits)}; commands cut: {life.cut}")
-    assert life.killer.hits.total() >= 5
+    assert life.killer.hits.total() >= 3
     assert life.cut >= 1
 
 

@@ -198,10 +198,8 @@ def test_a_run_killed_inside_a_masked_sum_ends_as_if_nothing_had_happened(
     check(folder, undisturbed.end)
 
 
-slow_ones = [pytest.param(seed, marks=[pytest.mark.slow] if seed >= 1 else []) for seed in range(8)]
-
-
-@pytest.mark.parametrize("seed", slow_ones)
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(8))
 def test_a_run_killed_at_random_moments_ends_as_if_nothing_had_happened(
     permitted: Path, undisturbed: Undisturbed, tmp_path: Path, seed: int
 ) -> None:

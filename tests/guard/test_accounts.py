@@ -42,6 +42,19 @@ def own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DURE_SESSION", raising=False)
 
 
+@pytest.fixture(autouse=True)
+def light(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Argon2id as it is, with little memory: tests sign in hundreds of times. Those about its cost keep it."""
+    if "full_cost" not in request.fixturenames:
+        monkeypatch.setattr(passwords, "MEMORY", 64)
+        monkeypatch.setattr(passwords, "PASSES", 1)
+
+
+@pytest.fixture
+def full_cost() -> None:
+    """The memory and passes that people's passwords get."""
+
+
 @pytest.fixture
 def hospital(tmp_path: Path) -> Path:
     folder = tmp_path / "hospital"
@@ -167,6 +180,7 @@ def test_a_korean_name_is_one_however_it_is_composed(hospital: Path) -> None:
         accounts.add(unicodedata.normalize("NFD", "김한빛"), "irb", GOOD)
 
 
+@pytest.mark.usefixtures("full_cost")
 def test_what_is_stored_is_argon2id_at_least_as_costly_as_owasp_asks(staffed: Accounts) -> None:
     with sqlite3.connect(staffed.path) as database:
         rows = [row[0] for row in database.execute("SELECT password FROM person")]
@@ -183,6 +197,7 @@ def test_nobody_can_be_tried_and_has_no_password() -> None:
     assert not passwords.fits(GOOD, passwords.nobody())
 
 
+@pytest.mark.usefixtures("full_cost")
 def test_an_unknown_name_costs_the_work_of_a_known_one(staffed: Accounts, monkeypatch: pytest.MonkeyPatch) -> None:
     """One hash of the same memory and passes each, so that time does not tell who has an account."""
     staffed.disable("Lee", "Kim")

@@ -41,6 +41,19 @@ def test_a_study_goes_from_submission_to_released_tables(
     assert {"model.coefficients.csv", "result.json"} <= names
     left = json.loads((tmp_path / "results" / "result.json").read_text(encoding="utf-8"))["left"]
     assert {item["hospital"] for item in left} == set(town.sites)
+    logs_are_lines_of_names_and_sizes(town)
+
+
+def logs_are_lines_of_names_and_sizes(town: Any) -> None:
+    known = "time level service event version hub listen member study hospital by step method scope status round "
+    known += "hospitals run bytes seconds problem why error stage"
+    for process in town.processes.values():
+        lines = [json.loads(line) for line in process.said().splitlines()]
+        assert lines
+        for line in lines:
+            assert set(line) <= set(known.split()), line
+    answered = [line for line in town.processes["Hungary"].said().splitlines() if '"answered"' in line]
+    assert len(answered) >= 3
 
 
 def test_it_is_bit_equal_to_the_same_study_inside_one_process(
@@ -138,49 +151,6 @@ def test_a_hospital_withdraws_in_the_middle_and_no_sum_without_it_is_opened(
             pytest.skip("the run was over before the hospital could withdraw")
         assert told["hospitals"]["Hungary"]["said"] == "A patient group objected."
         assert told["waits"] == []
-
-
-def test_the_services_logs_are_lines_of_names_and_sizes(four: Callable[..., Any], services: Any) -> None:
-    town, study = four(), services.small_study(("attrition", "table_one"))
-    with town.researcher() as alliance:
-        alliance.submit(study)
-        town.permit(study)
-        town.finished(study)
-    known = {
-        "time",
-        "level",
-        "service",
-        "event",
-        "version",
-        "hub",
-        "listen",
-        "member",
-        "study",
-        "hospital",
-        "by",
-        "step",
-    }
-    known |= {
-        "method",
-        "scope",
-        "status",
-        "round",
-        "hospitals",
-        "run",
-        "bytes",
-        "seconds",
-        "problem",
-        "why",
-        "error",
-        "stage",
-    }
-    for process in town.processes.values():
-        lines = [json.loads(line) for line in process.said().splitlines()]
-        assert lines
-        for line in lines:
-            assert set(line) <= known, line
-    answered = [line for line in town.processes["Hungary"].said().splitlines() if '"answered"' in line]
-    assert len(answered) >= 3
 
 
 def test_two_studies_at_once_and_one_is_cancelled(four: Callable[..., Any], services: Any) -> None:
