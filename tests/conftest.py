@@ -18,6 +18,8 @@ import polars as pl
 import pytest
 from hypothesis import HealthCheck, settings
 
+from dure.guard import passwords
+
 settings.register_profile(
     "dure",
     deadline=None,
@@ -64,6 +66,26 @@ class Oracle:
 @pytest.fixture(scope="session")
 def oracle() -> Oracle:
     return Oracle()
+
+
+FULL_COST = {name: getattr(passwords, name) for name in ("MEMORY", "PASSES")}
+"""What an Argon2id hash costs people."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def light_passwords() -> Iterator[None]:
+    """Argon2id as it is, with little memory: tests sign in thousands of times. Those about its cost keep it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(passwords, "MEMORY", 64)
+        patch.setattr(passwords, "PASSES", 1)
+        yield
+
+
+@pytest.fixture
+def full_cost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The memory and passes that people's passwords get."""
+    for name, value in FULL_COST.items():
+        monkeypatch.setattr(passwords, name, value)
 
 
 BINARIES = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))

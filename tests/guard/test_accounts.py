@@ -42,19 +42,6 @@ def own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DURE_SESSION", raising=False)
 
 
-@pytest.fixture(autouse=True)
-def light(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Argon2id as it is, with little memory: tests sign in hundreds of times. Those about its cost keep it."""
-    if "full_cost" not in request.fixturenames:
-        monkeypatch.setattr(passwords, "MEMORY", 64)
-        monkeypatch.setattr(passwords, "PASSES", 1)
-
-
-@pytest.fixture
-def full_cost() -> None:
-    """The memory and passes that people's passwords get."""
-
-
 @pytest.fixture
 def hospital(tmp_path: Path) -> Path:
     folder = tmp_path / "hospital"
