@@ -241,13 +241,15 @@ THREATS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
             "site/test_reviews.py::test_one_changed_byte_of_permit_or_study_and_the_runner_refuses",
             "site/test_reviews.py::test_a_new_version_voids_every_approval_and_says_what_changed",
             "site/test_reviews.py::test_one_boards_approval_signs_nothing_and_two_sign_what_both_allowed",
+            "site/test_reviews.py::test_an_approval_counts_from_the_day_it_was_given_and_is_asked_for_again_afterwards",
         ),
     ),
     (
         "A forged or recorded decision of a shared board",
         "Signed with the board's key, which the hospital's own settings name; an older decision never replaces a "
-        "newer, and none from before the hospital left opens anything",
+        "newer, none from before the hospital left opens anything, and an approval counts from its own date",
         (
+            "site/test_reviews.py::test_a_shared_boards_approval_counts_from_the_day_it_was_signed",
             "site/test_reviews.py::test_an_old_approval_that_is_shown_again_opens_nothing",
             "site/test_reviews.py::test_an_approval_that_was_kept_back_opens_nothing_whatever_the_hospital_said_since",
             "site/test_reviews.py::test_a_decision_signed_by_somebody_else_or_older_than_the_last_opens_nothing",

@@ -61,6 +61,36 @@ def test_one_boards_approval_signs_nothing_and_two_sign_what_both_allowed(stage:
     assert timedelta(days=29) < permit.expires - datetime.now(UTC) < timedelta(days=31)
 
 
+def days_ago(monkeypatch: pytest.MonkeyPatch, days: float) -> None:
+    """The hospital's clock, so many days back."""
+
+    class Then(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> Any:
+            return datetime.now(tz) - timedelta(days=days)
+
+    monkeypatch.setattr(reviews, "datetime", Then)
+    monkeypatch.setattr(inbox, "datetime", Then)
+
+
+def test_an_approval_counts_from_the_day_it_was_given_and_is_asked_for_again_afterwards(
+    stage: Any, site: Site, hash_: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    days_ago(monkeypatch, 100)
+    reviews.decide(site, hash_, IRB, "irb", "approve", stage.methods, days=30)
+    days_ago(monkeypatch, 80)
+    reviews.decide(site, hash_, DRB, "drb", "approve", stage.methods)
+    assert permitted(site, hash_).expires == reviews.gates(site, hash_)["irb"].at + timedelta(days=30)  # type: ignore[union-attr]
+    days_ago(monkeypatch, 0)
+    assert reviews.open_gates(site, hash_) == ["irb"]
+    reviews.decide(site, hash_, DRB, "drb", "approve", stage.methods)  # one board alone extends nothing
+    assert permitted(site, hash_).expires < datetime.now(UTC)
+    assert reviews.open_gates(site, hash_) == ["irb"]
+    assert reviews.unsettled(site) == []
+    reviews.decide(site, hash_, IRB, "irb", "approve", stage.methods, days=10)
+    assert timedelta(days=9) < permitted(site, hash_).expires - datetime.now(UTC) < timedelta(days=10)
+
+
 def test_a_board_decides_for_itself_alone(stage: Any, site: Site, hash_: str) -> None:
     for actor, board in ((IRB, "drb"), (DRB, "irb"), (STEWARD, "irb"), (STEWARD, "drb")):
         with pytest.raises(NotPermitted):
@@ -283,6 +313,20 @@ def test_an_approval_that_was_kept_back_opens_nothing_whatever_the_hospital_said
     with pytest.raises(DecisionRefused, match="before this hospital left"):
         reviews.decide_shared(site, kept, stage.methods)
     assert inbox.own_permit(site, hash_) is None
+
+
+def test_a_shared_boards_approval_counts_from_the_day_it_was_signed(
+    stage: Any, site: Site, hash_: str, board: CryptoSigner
+) -> None:
+    """However long a hub keeps it back."""
+    site = sharing(site, board)
+    reviews.decide(site, hash_, IRB, "irb", "approve", stage.methods)
+    over, days = (decision(hash_, at=datetime.now(UTC) - timedelta(days=d), days=30) for d in (300, 10))
+    with pytest.raises(DecisionRefused, match="days for which it approved ended"):
+        reviews.decide_shared(site, sign_decision(over, board), stage.methods)
+    assert reviews.open_gates(site, hash_) == ["drb"]
+    reviews.decide_shared(site, sign_decision(days, board), stage.methods)
+    assert permitted(site, hash_).expires == days.at + timedelta(days=30)
 
 
 # ── one changed byte ──

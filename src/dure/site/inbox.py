@@ -94,11 +94,12 @@ def permit(
     hash_: str,
     methods: Methods,
     grants: Iterable[Grant] = (),
-    valid: timedelta = VALID,
+    expires: datetime | None = None,
     releases: int = 1,
     boards: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Sign a permit for the study as it lies in the inbox, bound to the methods as they are installed here.
+    """Sign a permit for the study as it lies in the inbox, bound to the methods as they are installed here; without
+    `expires` for 365 days.
 
     Raises LifecycleError where a newer version has taken its place.
     """
@@ -119,7 +120,7 @@ def permit(
         releases=releases,
         boards=dict(boards or {}),
         issued=now,
-        expires=now + valid,
+        expires=expires or now + VALID,
     )
     about = {"expires": document.expires.isoformat(), "boards": document.boards}
     return keep_permit(site, document, grants=sorted(given), **about)

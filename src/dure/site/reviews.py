@@ -1,6 +1,7 @@
 """A hospital's review of a study: two gates, the ethics board's and the data review board's, own or shared.
 
-The permit is signed as soon as both have approved, and allows only what both allowed. A decision is on disk before
+The permit is signed as soon as both have approved, and allows only what both allowed; each approval counts for its
+days from the moment it was given, and then the gate is open again. A decision is on disk before
 anything follows from it: what a killed process left undone, the hospital's service or the next command does.
 """
 
@@ -40,9 +41,9 @@ SKEW = timedelta(minutes=10)
 
 
 def gates(site: Site, hash_: str) -> dict[Board, Decision | None]:
-    """What each board has decided of this version, if it has."""
-    found = _written(site, hash_)
-    return {board: Decision.model_validate(found[board]) if found.get(board) else None for board in BOARDS}
+    """What each board has decided of this version, if it has and its approval's days are not over."""
+    now = datetime.now(UTC)
+    return {board: None if one is None or _over(one, now) else one for board, one in _kept(site, hash_).items()}
 
 
 def open_gates(site: Site, hash_: str) -> list[Board]:
@@ -107,6 +108,9 @@ def decide_shared(site: Site, envelope: Mapping[str, Any], methods: Methods) -> 
         raise _refused("It is not for this hospital", "이 병원을 위한 결정이 아닙니다")
     if decision.at > datetime.now(UTC) + SKEW:
         raise _refused("It is dated in the future", "미래의 날짜로 된 결정입니다")
+    if _over(decision, datetime.now(UTC)):
+        day = _end(decision).date().isoformat()
+        raise _refused(f"The days for which it approved ended on {day}", f"승인 기간이 {day}에 끝났습니다")
     return _take(site, decision, methods)
 
 
@@ -194,8 +198,22 @@ def _standing(site: Site, hash_: str) -> tuple[dict[Board, Decision | None], str
 
 def _latest(site: Site, hash_: str) -> dict[Board, datetime]:
     """The date of each board's last decision that came here, whether it still counts or not."""
-    dates = {board: decided.at for board, decided in gates(site, hash_).items() if decided is not None}
+    dates = {board: decided.at for board, decided in _kept(site, hash_).items() if decided is not None}
     return dates | {board: datetime.fromisoformat(at) for board, at in _written(site, hash_).get(LATEST, {}).items()}
+
+
+def _kept(site: Site, hash_: str) -> dict[Board, Decision | None]:
+    found = _written(site, hash_)
+    return {board: Decision.model_validate(found[board]) if found.get(board) else None for board in BOARDS}
+
+
+def _end(decision: Decision) -> datetime:
+    """When an approval's days are over: they run from the decision, not from when the permit is signed."""
+    return decision.at + timedelta(days=decision.days)
+
+
+def _over(decision: Decision, now: datetime) -> bool:
+    return decision.verdict == "approve" and _end(decision) <= now
 
 
 def _written(site: Site, hash_: str) -> dict[str, Any]:
@@ -231,7 +249,7 @@ def _follow(site: Site, hash_: str, methods: Methods) -> None:
             hash_,
             methods,
             allowed,
-            timedelta(days=min(one.days for one in decided)),
+            min(_end(one) for one in decided),
             min(one.releases for one in decided),
             {one.board: f"{one.name} {one.at.date().isoformat()}" for one in decided},
         )
