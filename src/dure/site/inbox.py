@@ -1,7 +1,7 @@
 """Studies that wait for a hospital, and its answer: a signed permit, a request for changes, no, or withdrawal.
 
-The log comes first, then the files, each written whole: a process killed in between leaves a line twice, or one of
-something that did not come to be, and never a file of which the log does not know.
+The log comes first, then the files, each written whole and synced: a process killed in between, or a loss of power,
+leaves a line twice, or one of something that did not come to be, and never a file of which the log does not know.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dure.errors import FileMissing, LifecycleError, UnknownStudy
+from dure.guard import durable
 from dure.guard.audit import digest
 from dure.language import Words
 from dure.site.settings import Site
@@ -48,12 +49,14 @@ def receive(site: Site, study: Study, proposer: str = "") -> None:
     """
     folder = _folder(site, study.hash)
     folder.mkdir(parents=True, exist_ok=True)
+    for above in (folder.parent, site.folder):
+        durable.sync_folder(above)
     if study.replaces and holds(site, study.replaces):
         before = _folder(site, study.replaces)
         void = (before / "permit.json").exists()
         site.audit.append("replaced", study=study.replaces, by=study.hash, approval_void=void)
         write_whole(before / "replaced.json", {"by": study.hash})
-        (before / "permit.json").unlink(missing_ok=True)
+        durable.remove(before / "permit.json")
     site.audit.append("received", study=study.hash, title=study.title.en, proposer=proposer)
     write_whole(folder / "proposer.json", {"name": proposer})
     _write(folder / "study.json", canonical_json(study))
@@ -132,7 +135,7 @@ def keep_permit(site: Site, document: Permit, **about: Any) -> dict[str, Any]:
     site.audit.append("permitted", study=document.study, **about, permit=digest(envelope))
     path = _folder(site, document.study) / "permit.json"
     write_whole(path, envelope)
-    path.with_name("answer.json").unlink(missing_ok=True)
+    durable.remove(path.with_name("answer.json"))
     return envelope
 
 
@@ -179,7 +182,7 @@ def _answer(site: Site, hash_: str, kind: AnswerKind, said: str, envelope: dict[
     if kind == "withdrawn":  # first, and for good: what boards decided before it opens nothing afterwards
         write_whole(folder / "left.json", {"at": answer["at"]})
     write_whole(folder / "answer.json", answer)
-    (folder / "permit.json").unlink(missing_ok=True)
+    durable.remove(folder / "permit.json")
 
 
 def pause(site: Site, paused: bool) -> None:
@@ -187,7 +190,7 @@ def pause(site: Site, paused: bool) -> None:
     mark = site.folder / "paused"
     if paused != mark.exists():
         site.audit.append("paused" if paused else "resumed")
-        mark.touch() if paused else mark.unlink()
+        durable.write_whole(mark, b"") if paused else durable.remove(mark)
 
 
 def paused(site: Site) -> bool:
@@ -289,9 +292,7 @@ def write_whole(path: Path, data: Any) -> None:
 
 def _write(path: Path, text: str) -> None:
     """Whole or not at all: the service reads while a steward's command writes."""
-    beside = path.with_name(path.name + ".new")
-    beside.write_text(text, encoding="utf-8")
-    beside.replace(path)
+    durable.write_whole(path, text.encode())
 
 
 def _read(folder: Any) -> Study:
