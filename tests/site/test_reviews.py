@@ -329,6 +329,56 @@ def test_a_shared_boards_approval_counts_from_the_day_it_was_signed(
     assert permitted(site, hash_).expires == days.at + timedelta(days=30)
 
 
+def test_a_no_counts_though_the_boards_clock_was_fast_when_it_approved(
+    stage: Any, site: Site, hash_: str, board: CryptoSigner
+) -> None:
+    site, now = sharing(site, board), datetime.now(UTC)
+    reviews.decide(site, hash_, IRB, "irb", "approve", stage.methods)
+    yes = sign_decision(decision(hash_, at=now + timedelta(minutes=9)), board)
+    reviews.decide_shared(site, yes, stage.methods)
+    no = sign_decision(decision(hash_, verdict="decline", said="A complaint.", at=now), board)
+    for _ in range(2):  # the second changes nothing
+        answer = reviews.decide_shared(site, no, stage.methods)
+        assert answer is not None
+        assert (answer.kind, answer.said) == ("withdrawn", "A complaint.")
+    reviews.decide_shared(site, yes, stage.methods)
+    assert reviews.gates(site, hash_)["drb"].verdict == "decline"  # type: ignore[union-attr]
+    events = [(entry["event"], entry.get("why")) for entry in site.audit.entries()][-3:]
+    assert events[0][0] == "board decided: decline"
+    assert events[1:] == [("withdrawn", None), ("board's decision dropped: approve", "older than its last")]
+
+
+def test_a_no_counts_too_where_the_hospital_has_come_back_meanwhile(
+    stage: Any, site: Site, hash_: str, board: CryptoSigner
+) -> None:
+    site = sharing(site, board)
+    inbox.permit(site, hash_, stage.methods)
+    reviews.withdraw(site, hash_, STEWARD)
+    no = decision(hash_, verdict="decline", said="A complaint.", at=datetime.now(UTC) - timedelta(minutes=5))
+    with pytest.raises(DecisionRefused, match="before this hospital left"):  # it has left, and no more follows
+        reviews.decide_shared(site, sign_decision(no, board), stage.methods)
+    yes = decision(hash_, at=datetime.now(UTC) + timedelta(minutes=1))
+    reviews.decide_shared(site, sign_decision(yes, board), stage.methods)
+    reviews.decide_shared(site, sign_decision(no, board), stage.methods)
+    reviews.decide(site, hash_, IRB, "irb", "approve", stage.methods)
+    assert inbox.own_permit(site, hash_) is None
+
+
+def test_every_decision_that_is_dropped_is_in_the_log(stage: Any, site: Site, hash_: str, board: CryptoSigner) -> None:
+    site, now = sharing(site, board), datetime.now(UTC)
+    inbox.permit(site, hash_, stage.methods)
+    reviews.withdraw(site, hash_, STEWARD)
+    for days, said in ((1, "days"), (30, "left")):
+        yes = sign_decision(decision(hash_, at=now - timedelta(days=2), days=days), board)
+        with pytest.raises(DecisionRefused, match=said):
+            reviews.decide_shared(site, yes, stage.methods)
+    reviews.decide_shared(site, sign_decision(decision(hash_), board), stage.methods)
+    old = decision(hash_, verdict="ask", said="Why?", at=now - timedelta(minutes=11))
+    reviews.decide_shared(site, sign_decision(old, board), stage.methods)
+    found = [entry["why"] for entry in site.audit.entries() if entry["event"].startswith("board's decision dropped")]
+    assert found == ["its days are over", "before this hospital left", "older than its last"]
+
+
 # ── one changed byte ──
 
 

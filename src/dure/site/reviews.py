@@ -35,7 +35,7 @@ BOARDS: dict[Board, Words] = {
 }
 TAKEN, AFTER, LATEST = "taken", "after", "latest"
 """In `review.json` beside the decisions: when the last of them came to be here, the digest of the withdrawal after
-which they were taken, and the date of each board's last decision, which no older one takes the place of."""
+which they were taken, and the latest date of each board's decisions, which no older approval takes the place of."""
 SKEW = timedelta(minutes=10)
 """Hospitals' and boards' clocks differ."""
 
@@ -109,6 +109,7 @@ def decide_shared(site: Site, envelope: Mapping[str, Any], methods: Methods) -> 
     if decision.at > datetime.now(UTC) + SKEW:
         raise _refused("It is dated in the future", "미래의 날짜로 된 결정입니다")
     if _over(decision, datetime.now(UTC)):
+        _drop(site, decision, "its days are over")
         day = _end(decision).date().isoformat()
         raise _refused(f"The days for which it approved ended on {day}", f"승인 기간이 {day}에 끝났습니다")
     return _take(site, decision, methods)
@@ -163,14 +164,20 @@ def _take(site: Site, decision: Decision, methods: Methods) -> inbox.HospitalAns
         raise _refused("It gives no reason", "이유가 없습니다")
     details: dict[str, Any] = {"board": decision.board, "by": decision.by, "grants": list(decision.grants)}
     with _alone(site, hash_):
-        (found, after), latest = _standing(site, hash_), _latest(site, hash_)
-        before = latest.get(decision.board)
-        if decision.name != OWN and before is not None and before >= decision.at:
+        if _kept(site, hash_)[decision.board] == decision:  # the hub brought it again
             if _due(site, hash_):
                 _follow(site, hash_, methods)
             return inbox.answer_of(site, hash_)
-        left = inbox.left_at(site, hash_)
-        if decision.name != OWN and left is not None and decision.at <= left:
+        (found, after), latest = _standing(site, hash_), _latest(site, hash_)
+        last, left = latest.get(decision.board), inbox.left_at(site, hash_)
+        # A clock put right since lets no approval stand against a no; an old no that is shown again only takes us out.
+        slack = timedelta(0) if decision.verdict == "approve" else SKEW
+        if decision.name != OWN and last is not None and decision.at <= last - slack:
+            _drop(site, decision, "older than its last")
+            return inbox.answer_of(site, hash_)
+        slack = slack if found[decision.board] else timedelta(0)
+        if decision.name != OWN and left is not None and decision.at <= left - slack:
+            _drop(site, decision, "before this hospital left")
             raise _refused(
                 "It is dated before this hospital left the study; the board has to decide again",
                 "이 병원이 연구에서 빠지기 전의 날짜입니다. 위원회가 다시 결정해야 합니다",
@@ -178,11 +185,17 @@ def _take(site: Site, decision: Decision, methods: Methods) -> inbox.HospitalAns
         site.audit.append(f"board decided: {decision.verdict}", study=hash_, **details)
         found |= {decision.board: decision}
         stored: dict[str, Any] = {board: one.model_dump(mode="json") if one else None for board, one in found.items()}
-        dates = {board: at.isoformat() for board, at in (latest | {decision.board: decision.at}).items()}
+        latest[decision.board] = max(decision.at, last or decision.at)
+        dates = {board: at.isoformat() for board, at in latest.items()}
         now = datetime.now(UTC).isoformat()
         inbox.write_whole(_path(site, hash_), stored | {TAKEN: now, AFTER: after, LATEST: dates})
         _follow(site, hash_, methods)
     return inbox.answer_of(site, hash_)
+
+
+def _drop(site: Site, decision: Decision, why: str) -> None:
+    about: dict[str, Any] = {"board": decision.board, "by": decision.by, "at": decision.at.isoformat(), "why": why}
+    site.audit.append(f"board's decision dropped: {decision.verdict}", study=decision.study, **about)
 
 
 def _standing(site: Site, hash_: str) -> tuple[dict[Board, Decision | None], str | None]:
