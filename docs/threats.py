@@ -336,6 +336,7 @@ THREATS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
         (
             "faults/test_governed.py::*",
             "site/test_power.py::*",
+            "site/test_reviews.py::test_a_clock_that_was_set_back_brings_no_permit_back",
             "faults/test_dropouts.py::test_a_dropout_at_any_stage_changes_no_number",
             "faults/test_services.py::test_fifty_random_moments",
             "secure_sum/test_protocol.py::test_every_set_of_dropouts_at_every_exchange",

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,7 @@ from securesystemslib.signer import CryptoSigner
 
 from dure.errors import BoardsDecide, DecisionRefused, LifecycleError, NotPermitted, PermitError
 from dure.federation.messages import Answer, Ask
+from dure.guard import durable
 from dure.guard.permissions import Actor, owner
 from dure.language import Words
 from dure.site import inbox, reviews
@@ -165,17 +169,61 @@ def test_after_a_withdrawal_both_boards_decide_anew(stage: Any, site: Site, hash
     assert answer.kind == "permitted"
 
 
-def test_a_clock_that_was_set_back_brings_no_permit_back(stage: Any, site: Site, hash_: str) -> None:
+@contextmanager
+def killed(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, file: str | None = None) -> Iterator[None]:
+    """A process that ends where it comes to call `name` (of this file)."""
+    true = getattr(owner, name)
+
+    def die(first: Any, *more: Any, **named: Any) -> Any:
+        if file is None or first.name == file:
+            raise KeyboardInterrupt
+        return true(first, *more, **named)
+
+    with monkeypatch.context() as patched, contextlib.suppress(KeyboardInterrupt):
+        patched.setattr(owner, name, die)
+        yield
+
+
+@pytest.mark.parametrize("last", ["left.json", "answer.json", "permit.json", "nothing"])
+def test_a_clock_that_was_set_back_brings_no_permit_back(
+    stage: Any, site: Site, hash_: str, monkeypatch: pytest.MonkeyPatch, last: str
+) -> None:
+    """The hospital leaves once its clock is right again, and dies at one of its files or at none."""
+    days_ago(monkeypatch, -1 / 24)
     for actor, board in ((IRB, "irb"), (DRB, "drb")):
         reviews.decide(site, hash_, actor, board, "approve", stage.methods)  # type: ignore[arg-type]
-    path = site.folder / "inbox" / hash_.removeprefix("sha256:") / "review.json"
-    stored = json.loads(path.read_text(encoding="utf-8"))
-    stored[reviews.TAKEN] = (datetime.now(UTC) + timedelta(hours=1)).isoformat()  # the clock was fast then
-    path.write_text(json.dumps(stored), encoding="utf-8")
-    reviews.withdraw(site, hash_, STEWARD)
+    days_ago(monkeypatch, 0)
+    assert reviews.unsettled(site) == []
+    with killed(monkeypatch, durable, "remove" if last == "permit.json" else "write_whole", last):
+        reviews.withdraw(site, hash_, STEWARD)
     assert reviews.unsettled(site) == []
     reviews.settle(site, hash_, stage.methods)
-    assert inbox.own_permit(site, hash_) is None
+    left = last in ("permit.json", "nothing")
+    assert (inbox.own_permit(site, hash_) is None) == left
+    assert inbox.answer_of(site, hash_).kind == ("withdrawn" if left else "permitted")  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_what_boards_decided_is_carried_out_once_whatever_the_clock_says(
+    stage: Any, site: Site, hash_: str, monkeypatch: pytest.MonkeyPatch, hours: float
+) -> None:
+    """Each dies when its decision is on disk, and its clock is `hours` behind that of what was said before."""
+    place, moment = {"irb": IRB, "drb": DRB}, 1.0
+    steps: list[tuple[Any, Any, str]] = [
+        ("irb", "ask", "changes_asked"),
+        ("irb", "approve", "changes_asked"),
+        ("drb", "approve", "permitted"),
+        ("drb", "decline", "withdrawn"),
+    ]
+    for board, verdict, kind in steps:
+        moment += hours / 24
+        days_ago(monkeypatch, moment)
+        with killed(monkeypatch, reviews, "_follow"):
+            reviews.decide(site, hash_, place[board], board, verdict, stage.methods, said="Why?")
+        for due in reviews.unsettled(site):
+            reviews.settle(site, due, stage.methods)
+        assert reviews.unsettled(site) == []
+        assert inbox.answer_of(site, hash_).kind == kind  # type: ignore[union-attr]
 
 
 def test_a_board_that_asks_for_changes_after_the_permit_takes_the_hospital_out(

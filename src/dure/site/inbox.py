@@ -20,7 +20,7 @@ from dure.guard.audit import digest
 from dure.language import Words
 from dure.site.settings import Site
 from dure.study.method import Methods, find_method, source_hash
-from dure.study.permit import Grant, Permit, permitted_step, read_permit, sign
+from dure.study.permit import Grant, Permit, permitted_step, sign
 from dure.study.spec import Study, canonical_json
 
 VALID = timedelta(days=365)
@@ -178,7 +178,9 @@ def _answer(site: Site, hash_: str, kind: AnswerKind, said: str, envelope: dict[
     folder = _folder(site, hash_)
     study_of(site, hash_)
     site.audit.append(kind, study=hash_)
+    ended = _signed(site, hash_)
     answer = {"kind": kind, "said": said, "envelope": envelope, "at": datetime.now(UTC).isoformat()}
+    answer["ends"] = digest(ended) if ended else None
     if kind == "withdrawn":  # first, and for good: what boards decided before it opens nothing afterwards
         write_whole(folder / "left.json", {"at": answer["at"]})
     write_whole(folder / "answer.json", answer)
@@ -206,12 +208,10 @@ def answer_of(site: Site, hash_: str) -> HospitalAnswer | None:
     return HospitalAnswer(hash_, said["kind"], said["envelope"], said["said"]) if said else None
 
 
-def answered_at(site: Site, hash_: str) -> datetime | None:
-    """When the hospital said what it says now; None where it has said nothing."""
-    envelope, said = own_permit(site, hash_), _said(site, hash_)
-    if envelope is not None:
-        return read_permit(envelope).issued
-    return datetime.fromisoformat(said["at"]) if said else None
+def answer_mark(site: Site, hash_: str) -> str:
+    """Names what the hospital says now, and no other answer, even in the same words; empty where it said nothing."""
+    said = own_permit(site, hash_) or _said(site, hash_)
+    return digest(said) if said else ""
 
 
 def left_at(site: Site, hash_: str) -> datetime | None:
@@ -253,15 +253,22 @@ def decisions(site: Site) -> list[tuple[Study, str, Words | None]]:
 def own_permit(site: Site, hash_: str) -> dict[str, Any] | None:
     """The permit this hospital signed for the study, if it has and has not said otherwise since.
 
-    A process killed between two files leaves both, the permit and another answer: the later one counts.
+    A process killed between two files leaves both, the permit and another answer, which says whether it ends this
+    permit or an earlier one: dates would not tell where a clock was set back.
     """
+    envelope, said = _signed(site, hash_), _said(site, hash_)
+    if envelope is None or replaced_by(site, hash_):
+        return None
+    this = digest(envelope)
+    return None if said and said.get("ends", this) == this else envelope
+
+
+def _signed(site: Site, hash_: str) -> dict[str, Any] | None:
+    """The permit as it lies beside the study, whatever was said since."""
     path = _folder(site, hash_) / "permit.json"
     try:
         envelope: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        return None
-    said = _said(site, hash_)
-    if replaced_by(site, hash_) or (said and datetime.fromisoformat(said["at"]) >= read_permit(envelope).issued):
         return None
     return envelope
 
@@ -273,8 +280,6 @@ def _said(site: Site, hash_: str) -> dict[str, Any] | None:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:  # a permit takes its place at any moment
         return None
-    if "at" not in found:
-        found["at"] = datetime.fromtimestamp(path.stat().st_mtime, UTC).isoformat()
     return found
 
 

@@ -33,9 +33,10 @@ BOARDS: dict[Board, Words] = {
     "irb": Words("ethics board (IRB)", "기관생명윤리위원회(IRB)"),
     "drb": Words("data review board (DRB)", "데이터심의위원회(DRB)"),
 }
-TAKEN, AFTER, LATEST = "taken", "after", "latest"
-"""In `review.json` beside the decisions: when the last of them came to be here, the digest of the withdrawal after
-which they were taken, and the latest date of each board's decisions, which no older approval takes the place of."""
+UPON, AFTER, LATEST = "upon", "after", "latest"
+"""In `review.json` beside the decisions: what the hospital said when the last of them was taken, the digest of the
+withdrawal after which they were taken, and the latest date of each board's decisions, which no older approval takes
+the place of."""
 SKEW = timedelta(minutes=10)
 """Hospitals' and boards' clocks differ."""
 
@@ -187,8 +188,8 @@ def _take(site: Site, decision: Decision, methods: Methods) -> inbox.HospitalAns
         stored: dict[str, Any] = {board: one.model_dump(mode="json") if one else None for board, one in found.items()}
         latest[decision.board] = max(decision.at, last or decision.at)
         dates = {board: at.isoformat() for board, at in latest.items()}
-        now = datetime.now(UTC).isoformat()
-        inbox.write_whole(_path(site, hash_), stored | {TAKEN: now, AFTER: after, LATEST: dates})
+        upon = inbox.answer_mark(site, hash_)
+        inbox.write_whole(_path(site, hash_), stored | {UPON: upon, AFTER: after, LATEST: dates})
         _follow(site, hash_, methods)
     return inbox.answer_of(site, hash_)
 
@@ -235,17 +236,16 @@ def _written(site: Site, hash_: str) -> dict[str, Any]:
 
 
 def _due(site: Site, hash_: str) -> bool:
-    """Whether something follows from what boards decided, and the hospital's answer is older than that. By this
-    machine's clock: that of a shared board may go ahead."""
-    taken = _written(site, hash_).get(TAKEN)
+    """Whether something follows from what boards decided, and the hospital has said nothing since. No clock is asked:
+    one that was set back would hide a decision, or carry it out again and again."""
+    upon = _written(site, hash_).get(UPON)
     decided = [one for one in gates(site, hash_).values() if one is not None]
-    if taken is None or inbox.replaced_by(site, hash_):
+    if upon is None or inbox.replaced_by(site, hash_):
         return False
     if not any(_standing(site, hash_)[0].values()):  # it has left since they decided
         return False
-    answered = inbox.answered_at(site, hash_)
     follows = len(decided) == len(BOARDS) or any(one.verdict != "approve" for one in decided)
-    return follows and (answered is None or answered < datetime.fromisoformat(taken))
+    return follows and upon == inbox.answer_mark(site, hash_)
 
 
 def _follow(site: Site, hash_: str, methods: Methods) -> None:
