@@ -294,6 +294,7 @@ THREATS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
         "written as it will be read",
         (
             "guard/test_records.py::test_whatever_is_written_the_log_reads_back",
+            "guard/test_heads.py::test_a_log_that_never_brings_a_proof_is_noted_once",
             "guard/test_heads.py::test_no_head_is_signed_over_a_line_that_a_loss_of_power_could_take",
             "site/test_service.py::test_a_question_whose_fields_are_of_another_kind_is_refused_and_written_nowhere",
             "services/test_tree_heads.py::"
