@@ -87,6 +87,15 @@ def test_a_sound_log_is_said_to_be_sound_and_by_whom_it_was_seen(folders: Folder
     assert "Alliance 1 0" in out
 
 
+def test_who_never_brought_a_proof_is_said(folders: Folders, dure: Any) -> None:
+    folders.site.audit.append("no proof", of="Alliance", key="", seen={}, head={})
+    code, out, _ = dure("audit", "verify", folders.site.folder)
+    assert code == 0
+    assert "! Alliance has shown states of its log without the proof" in out
+    _, out, _ = dure("audit", "show", folders.site.folder, language="ko")
+    assert "증명 없음" in out
+
+
 def test_a_log_that_was_cut_is_an_error_in_both_languages(folders: Folders, dure: Any) -> None:
     cut(folders.hub.folder / "audit.jsonl")
     code, out, err = dure("audit", "verify", folders.hub.folder)

@@ -247,6 +247,32 @@ def test_an_old_head_that_comes_late_is_no_fork(parties: tuple[Party, ...]) -> N
     assert not [seen for seen in read_seen(north.folder) if seen.against]
 
 
+@pytest.mark.parametrize("forged", [12, 7], ids=["longer", "shorter-and-late"])
+def test_a_log_that_never_brings_a_proof_is_noted_once(parties: tuple[Party, ...], tmp_path: Path, forged: int) -> None:
+    """Somebody with the hub's key goes on as if the witness had seen nothing, so that nothing is ever compared."""
+    hub, north, _ = parties
+    late = sign_head("hub", forged, bytes(32), SIGNERS["hub"])
+    hub.write()
+    assert hub.shows(north)
+    key, seen = SIGNERS["hub"].public_key, hub.heads.offer("north")
+    for _ in range(tree_heads.UNPROVED + 2):
+        assert "last" in north.heads.witness("hub", key, {"head": late, "since": 0, "proof": []})
+        assert "countersigned" in north.heads.witness("hub", key, seen)  # what it knows already proves nothing
+    found = [entry for entry in north.heads.log.entries() if entry["event"] == "no proof"]
+    assert [(entry["of"], entry["head"]) for entry in found] == [("hub", late)]
+    assert north.check().unproved == ("hub",)
+    assert hub.check(north).unproved == ()
+
+
+def test_a_service_that_starts_again_and_again_brings_its_proofs(parties: tuple[Party, ...], tmp_path: Path) -> None:
+    north = parties[1]
+    for _ in range(tree_heads.UNPROVED + 2):
+        again = Party.open(tmp_path, "hub")  # knows nothing of the witness, and is asked for a proof
+        again.write()
+        assert again.shows(north)
+    assert north.check().unproved == ()
+
+
 # ── signatures ──
 
 

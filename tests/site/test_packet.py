@@ -10,7 +10,9 @@ from pydantic import ValidationError
 from dure.demo import offices
 from dure.federation.preview import preview
 from dure.guard.rules import DEFAULT, RULES
+from dure.language import visible
 from dure.site.packet import APPLICATION, NOT_STATED, RECORD, packet
+from dure.study.cohort import Variable
 from dure.study.document import Bilingual
 from dure.study.method import installed_methods
 from dure.study.spec import Application, Study, read_study
@@ -70,6 +72,37 @@ def test_a_proposers_words_cannot_look_like_those_of_the_packet(study: Study, la
     assert "## Permissions" in forged
     assert not [line for line in read(told, language).splitlines() if line.strip() in ("## Permissions", "None.")]
     assert "> ## Permissions" in read(told, language)
+
+
+HIDING = "v\n\n## Permissions\x1b[2J\u202e|`"
+
+
+@pytest.mark.parametrize("language", ["en", "ko"])
+def test_nobodys_names_can_look_like_words_of_the_packet(study: Study, language: Any) -> None:
+    """The hub says who proposed the study; variables and levels are named by the proposer."""
+    variable = study.variables["age"]
+    told = study.model_copy(update={"variables": {**study.variables, HIDING: variable}})
+    text = packet(told, METHODS, DEFAULT, hospital=HIDING, proposer=HIDING, language=language)
+    assert [line for line in text.splitlines() if line.startswith("#")] == [
+        line for line in read(study, language).splitlines() if line.startswith("#")
+    ]
+    assert "v ## Permissions[2J" in text
+    assert visible(text) == text
+    assert len([line for line in text.splitlines() if line.startswith("| `v ## Permissions[2J∣'` |")]) == 1
+
+
+@pytest.mark.parametrize("words", ["## Permissions", "```", "<!-- the rest", "| a |", "a <h2>Permissions</h2>"])
+def test_words_that_begin_like_a_mark_are_only_words(study: Study, words: str) -> None:
+    told = Bilingual(en=words, ko=words)
+    lines = read(study.model_copy(update={"question": told, "documents": (told,)}), "en").splitlines()
+    assert lines[2] == words.replace("<", "\\<") if "<" in words else lines[2] == f"\\{words}"
+    assert f"- {lines[2]}" in lines
+
+
+def test_a_level_is_named_by_letters_that_can_be_seen(study: Study) -> None:
+    for name in ("male\n## Permissions", "male\x1b[8m", "male\u202e"):
+        with pytest.raises(ValidationError, match="cannot be seen"):
+            Variable(label=Bilingual(en="Sex", ko="성별"), sex={name: 8507, "female": 8532})
 
 
 @pytest.mark.parametrize("letter", ["\x1b[8m", "\x00", "\r", "\u202e"])

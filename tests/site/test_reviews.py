@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,7 @@ from securesystemslib.signer import CryptoSigner
 
 from dure.errors import BoardsDecide, DecisionRefused, LifecycleError, NotPermitted, PermitError
 from dure.federation.messages import Answer, Ask
+from dure.guard import durable
 from dure.guard.permissions import Actor, owner
 from dure.language import Words
 from dure.site import inbox, reviews
@@ -59,6 +63,36 @@ def test_one_boards_approval_signs_nothing_and_two_sign_what_both_allowed(stage:
     assert permit.grants() == {"per_hospital"}
     assert (permit.releases, set(permit.boards)) == (1, {"irb", "drb"})
     assert timedelta(days=29) < permit.expires - datetime.now(UTC) < timedelta(days=31)
+
+
+def days_ago(monkeypatch: pytest.MonkeyPatch, days: float) -> None:
+    """The hospital's clock, so many days back."""
+
+    class Then(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> Any:
+            return datetime.now(tz) - timedelta(days=days)
+
+    monkeypatch.setattr(reviews, "datetime", Then)
+    monkeypatch.setattr(inbox, "datetime", Then)
+
+
+def test_an_approval_counts_from_the_day_it_was_given_and_is_asked_for_again_afterwards(
+    stage: Any, site: Site, hash_: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    days_ago(monkeypatch, 100)
+    reviews.decide(site, hash_, IRB, "irb", "approve", stage.methods, days=30)
+    days_ago(monkeypatch, 80)
+    reviews.decide(site, hash_, DRB, "drb", "approve", stage.methods)
+    assert permitted(site, hash_).expires == reviews.gates(site, hash_)["irb"].at + timedelta(days=30)  # type: ignore[union-attr]
+    days_ago(monkeypatch, 0)
+    assert reviews.open_gates(site, hash_) == ["irb"]
+    reviews.decide(site, hash_, DRB, "drb", "approve", stage.methods)  # one board alone extends nothing
+    assert permitted(site, hash_).expires < datetime.now(UTC)
+    assert reviews.open_gates(site, hash_) == ["irb"]
+    assert reviews.unsettled(site) == []
+    reviews.decide(site, hash_, IRB, "irb", "approve", stage.methods, days=10)
+    assert timedelta(days=9) < permitted(site, hash_).expires - datetime.now(UTC) < timedelta(days=10)
 
 
 def test_a_board_decides_for_itself_alone(stage: Any, site: Site, hash_: str) -> None:
@@ -135,17 +169,61 @@ def test_after_a_withdrawal_both_boards_decide_anew(stage: Any, site: Site, hash
     assert answer.kind == "permitted"
 
 
-def test_a_clock_that_was_set_back_brings_no_permit_back(stage: Any, site: Site, hash_: str) -> None:
+@contextmanager
+def killed(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, file: str | None = None) -> Iterator[None]:
+    """A process that ends where it comes to call `name` (of this file)."""
+    true = getattr(owner, name)
+
+    def die(first: Any, *more: Any, **named: Any) -> Any:
+        if file is None or first.name == file:
+            raise KeyboardInterrupt
+        return true(first, *more, **named)
+
+    with monkeypatch.context() as patched, contextlib.suppress(KeyboardInterrupt):
+        patched.setattr(owner, name, die)
+        yield
+
+
+@pytest.mark.parametrize("last", ["left.json", "answer.json", "permit.json", "nothing"])
+def test_a_clock_that_was_set_back_brings_no_permit_back(
+    stage: Any, site: Site, hash_: str, monkeypatch: pytest.MonkeyPatch, last: str
+) -> None:
+    """The hospital leaves once its clock is right again, and dies at one of its files or at none."""
+    days_ago(monkeypatch, -1 / 24)
     for actor, board in ((IRB, "irb"), (DRB, "drb")):
         reviews.decide(site, hash_, actor, board, "approve", stage.methods)  # type: ignore[arg-type]
-    path = site.folder / "inbox" / hash_.removeprefix("sha256:") / "review.json"
-    stored = json.loads(path.read_text(encoding="utf-8"))
-    stored[reviews.TAKEN] = (datetime.now(UTC) + timedelta(hours=1)).isoformat()  # the clock was fast then
-    path.write_text(json.dumps(stored), encoding="utf-8")
-    reviews.withdraw(site, hash_, STEWARD)
+    days_ago(monkeypatch, 0)
+    assert reviews.unsettled(site) == []
+    with killed(monkeypatch, durable, "remove" if last == "permit.json" else "write_whole", last):
+        reviews.withdraw(site, hash_, STEWARD)
     assert reviews.unsettled(site) == []
     reviews.settle(site, hash_, stage.methods)
-    assert inbox.own_permit(site, hash_) is None
+    left = last in ("permit.json", "nothing")
+    assert (inbox.own_permit(site, hash_) is None) == left
+    assert inbox.answer_of(site, hash_).kind == ("withdrawn" if left else "permitted")  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_what_boards_decided_is_carried_out_once_whatever_the_clock_says(
+    stage: Any, site: Site, hash_: str, monkeypatch: pytest.MonkeyPatch, hours: float
+) -> None:
+    """Each dies when its decision is on disk, and its clock is `hours` behind that of what was said before."""
+    place, moment = {"irb": IRB, "drb": DRB}, 1.0
+    steps: list[tuple[Any, Any, str]] = [
+        ("irb", "ask", "changes_asked"),
+        ("irb", "approve", "changes_asked"),
+        ("drb", "approve", "permitted"),
+        ("drb", "decline", "withdrawn"),
+    ]
+    for board, verdict, kind in steps:
+        moment += hours / 24
+        days_ago(monkeypatch, moment)
+        with killed(monkeypatch, reviews, "_follow"):
+            reviews.decide(site, hash_, place[board], board, verdict, stage.methods, said="Why?")
+        for due in reviews.unsettled(site):
+            reviews.settle(site, due, stage.methods)
+        assert reviews.unsettled(site) == []
+        assert inbox.answer_of(site, hash_).kind == kind  # type: ignore[union-attr]
 
 
 def test_a_board_that_asks_for_changes_after_the_permit_takes_the_hospital_out(
@@ -283,6 +361,70 @@ def test_an_approval_that_was_kept_back_opens_nothing_whatever_the_hospital_said
     with pytest.raises(DecisionRefused, match="before this hospital left"):
         reviews.decide_shared(site, kept, stage.methods)
     assert inbox.own_permit(site, hash_) is None
+
+
+def test_a_shared_boards_approval_counts_from_the_day_it_was_signed(
+    stage: Any, site: Site, hash_: str, board: CryptoSigner
+) -> None:
+    """However long a hub keeps it back."""
+    site = sharing(site, board)
+    reviews.decide(site, hash_, IRB, "irb", "approve", stage.methods)
+    over, days = (decision(hash_, at=datetime.now(UTC) - timedelta(days=d), days=30) for d in (300, 10))
+    with pytest.raises(DecisionRefused, match="days for which it approved ended"):
+        reviews.decide_shared(site, sign_decision(over, board), stage.methods)
+    assert reviews.open_gates(site, hash_) == ["drb"]
+    reviews.decide_shared(site, sign_decision(days, board), stage.methods)
+    assert permitted(site, hash_).expires == days.at + timedelta(days=30)
+
+
+def test_a_no_counts_though_the_boards_clock_was_fast_when_it_approved(
+    stage: Any, site: Site, hash_: str, board: CryptoSigner
+) -> None:
+    site, now = sharing(site, board), datetime.now(UTC)
+    reviews.decide(site, hash_, IRB, "irb", "approve", stage.methods)
+    yes = sign_decision(decision(hash_, at=now + timedelta(minutes=9)), board)
+    reviews.decide_shared(site, yes, stage.methods)
+    no = sign_decision(decision(hash_, verdict="decline", said="A complaint.", at=now), board)
+    for _ in range(2):  # the second changes nothing
+        answer = reviews.decide_shared(site, no, stage.methods)
+        assert answer is not None
+        assert (answer.kind, answer.said) == ("withdrawn", "A complaint.")
+    reviews.decide_shared(site, yes, stage.methods)
+    assert reviews.gates(site, hash_)["drb"].verdict == "decline"  # type: ignore[union-attr]
+    events = [(entry["event"], entry.get("why")) for entry in site.audit.entries()][-3:]
+    assert events[0][0] == "board decided: decline"
+    assert events[1:] == [("withdrawn", None), ("board's decision dropped: approve", "older than its last")]
+
+
+def test_a_no_counts_too_where_the_hospital_has_come_back_meanwhile(
+    stage: Any, site: Site, hash_: str, board: CryptoSigner
+) -> None:
+    site = sharing(site, board)
+    inbox.permit(site, hash_, stage.methods)
+    reviews.withdraw(site, hash_, STEWARD)
+    no = decision(hash_, verdict="decline", said="A complaint.", at=datetime.now(UTC) - timedelta(minutes=5))
+    with pytest.raises(DecisionRefused, match="before this hospital left"):  # it has left, and no more follows
+        reviews.decide_shared(site, sign_decision(no, board), stage.methods)
+    yes = decision(hash_, at=datetime.now(UTC) + timedelta(minutes=1))
+    reviews.decide_shared(site, sign_decision(yes, board), stage.methods)
+    reviews.decide_shared(site, sign_decision(no, board), stage.methods)
+    reviews.decide(site, hash_, IRB, "irb", "approve", stage.methods)
+    assert inbox.own_permit(site, hash_) is None
+
+
+def test_every_decision_that_is_dropped_is_in_the_log(stage: Any, site: Site, hash_: str, board: CryptoSigner) -> None:
+    site, now = sharing(site, board), datetime.now(UTC)
+    inbox.permit(site, hash_, stage.methods)
+    reviews.withdraw(site, hash_, STEWARD)
+    for days, said in ((1, "days"), (30, "left")):
+        yes = sign_decision(decision(hash_, at=now - timedelta(days=2), days=days), board)
+        with pytest.raises(DecisionRefused, match=said):
+            reviews.decide_shared(site, yes, stage.methods)
+    reviews.decide_shared(site, sign_decision(decision(hash_), board), stage.methods)
+    old = decision(hash_, verdict="ask", said="Why?", at=now - timedelta(minutes=11))
+    reviews.decide_shared(site, sign_decision(old, board), stage.methods)
+    found = [entry["why"] for entry in site.audit.entries() if entry["event"].startswith("board's decision dropped")]
+    assert found == ["its days are over", "before this hospital left", "older than its last"]
 
 
 # ── one changed byte ──

@@ -95,10 +95,11 @@ def test_a_question_whose_fields_are_of_another_kind_is_refused_and_written_nowh
     assert AuditLog(service.site.audit.path).verify() == before
 
 
-def test_a_study_whose_proposer_is_no_text_is_refused(service: SiteService, stage: Any) -> None:
+@pytest.mark.parametrize("who", [{2: 1, 10: 1}, "Company\n\n## Approved", "Company\x1b[8m", "Company\u202e"])
+def test_a_study_whose_proposer_is_no_name_is_refused(service: SiteService, stage: Any, who: Any) -> None:
     study = stage.study("attrition")
     with pytest.raises(MessageRefused):
-        service._handle("hub", "study", pack({"document": canonical_json(study), "proposer": {2: 1, 10: 1}}))
+        service._handle("hub", "study", pack({"document": canonical_json(study), "proposer": who}))
     assert not inbox.holds(service.site, study.hash)
     AuditLog(service.site.audit.path).verify()
 

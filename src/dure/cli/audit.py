@@ -56,6 +56,15 @@ def verify(
                 "아무도 이 기록을 확인하고 서명하지 않았습니다. 폴더를 가진 사람이 새로 썼을 수도 있습니다.",
             )
         )
+    for who in found.unproved:
+        show_remark(
+            Words(
+                f"{who} has shown states of its log without the proof that they begin with what was seen here. It may "
+                "be another log: ask for a copy of its folder, and verify it --against this one.",
+                f"{who}이(가) 여기서 확인한 기록에서 이어진다는 증명 없이 기록의 상태를 보였습니다. 다른 기록일 수 "
+                "있으니, 그 폴더의 사본을 받아 이 폴더와 --against로 비교하십시오.",
+            )
+        )
     console.print(Text(say("root ", "루트 ") + found.root, style="dim"))
     _show_heads(Words("Seen and countersigned by", "확인하고 서명한 곳"), found.countersigned, found.lines)
     _show_heads(Words("Logs of others, countersigned here", "여기서 확인하고 서명한 다른 기록"), found.seen)
@@ -240,6 +249,7 @@ EVENTS = {
     "left": Words("left", "나감"),
     "left out": Words("left out", "제외"),
     "no answer": Words("no answer", "답 없음"),
+    "no proof": Words("NO PROOF", "증명 없음"),
     "opened": Words("sum opened", "합계 열림"),
     "paused": Words("paused", "일시 중지"),
     "permitted": Words("permitted", "허가"),

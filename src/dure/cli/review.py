@@ -296,7 +296,7 @@ def _decide(
     still = [reviews.BOARDS[one].say() for one in reviews.open_gates(site, hash_)]
     if answer is not None:
         console.print(Text(say("The hospital's answer: ", "병원의 답: ") + STATES[answer.kind].say()))
-    elif still:
+    if still and verdict == "approve":
         console.print(Text(say("Still to decide: ", "남은 결정: ") + ", ".join(still)))
     return None
 

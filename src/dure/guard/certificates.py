@@ -5,7 +5,6 @@ A certificate proves who opened a connection. What is said over it is signed wit
 
 from __future__ import annotations
 
-import os
 import stat
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -24,6 +23,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from dure.errors import FileMissing, KeyExposed
+from dure.guard.durable import write_whole
 
 YEARS = 20
 SKEW = timedelta(minutes=10)
@@ -128,16 +128,10 @@ def signed_by(certificate: bytes, authority: bytes) -> bool:
 
 
 def write_private(path: Path, data: bytes) -> None:
-    """Write a file that only its owner may read, whole or not at all."""
+    """Write a file that only its owner may read (`dure.guard.durable.write_whole`)."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".new")
-    beside.unlink(missing_ok=True)
-    handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, stat.S_IRUSR | stat.S_IWUSR)
-    with os.fdopen(handle, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
+    path.with_name(path.name + ".new").unlink(missing_ok=True)  # what a crash left may be readable by others
+    write_whole(path, data, stat.S_IRUSR | stat.S_IWUSR)
 
 
 def read_private(path: Path) -> bytes:

@@ -43,7 +43,7 @@ class Keys:
 @dataclass(frozen=True)
 class Checked:
     """A sound log. `countersigned`: witness → newest head of this log that it has seen; `seen`: whose log → newest
-    head that was countersigned here."""
+    head that was countersigned here; `unproved`: who showed heads again and again without the proof asked for."""
 
     who: str
     lines: int
@@ -51,6 +51,7 @@ class Checked:
     heads: int
     countersigned: Mapping[str, TreeHead]
     seen: Mapping[str, TreeHead]
+    unproved: Sequence[str] = ()
 
 
 def check_log(folder: Path, keys: Keys, against: Iterable[Path] = ()) -> Checked:
@@ -71,7 +72,8 @@ def check_log(folder: Path, keys: Keys, against: Iterable[Path] = ()) -> Checked
     for other in others:
         _seen_by(other, shown[other], keys, log)
     _same_states(shown)
-    return Checked(keys.who, size, root.hex(), heads, countersigned, seen)
+    unproved = dict.fromkeys(str(entry["of"]) for entry in log.entries() if entry["event"] == "no proof")
+    return Checked(keys.who, size, root.hex(), heads, countersigned, seen, tuple(unproved))
 
 
 def _own_heads(folder: Path, own: list[Signed], keys: Keys, log: AuditLog) -> tuple[int, dict[str, TreeHead]]:

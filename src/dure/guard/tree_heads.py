@@ -11,6 +11,7 @@ import json
 import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -38,6 +39,8 @@ EVERY = 5.0
 """Seconds between heads, at least, while the log grows."""
 REFUSED = 60.0
 """Seconds after which a witness that has found a fork is shown a head again."""
+UNPROVED = 3
+"""Heads without the proof that was asked for, one after the other, after which the witness's log says so."""
 
 
 class TreeHead(Strict):
@@ -117,6 +120,8 @@ class Heads:
         self._last: dict[str, tuple[TreeHead, dict[str, Any]]] = {}
         """Key of another's log → the newest head of it that was countersigned here."""
         self._forked: set[str] = set()
+        self._unproved = Counter[str]()
+        """Key of another's log → how many heads of it came without a proof since the last that brought one."""
         self._since: dict[str, int] = {}
         """Witness → size of the newest head that it is known to have seen."""
         self._shown: dict[str, float] = {}
@@ -209,7 +214,8 @@ class Heads:
         """Countersign another's head, or say from which size a proof is needed.
 
         Raises LogForked where it contradicts what was seen before; the evidence stays in `witnessed.jsonl`, and the
-        log of this folder says so. Raises ValueError where the head is not signed by `key`.
+        log of this folder says so, as it does where heads keep coming without the proof that was asked for. Raises
+        ValueError where the head is not signed by `key`.
         """
         head = read_head(offer["head"], key)
         with self._lock:
@@ -217,6 +223,7 @@ class Heads:
             if last is not None:
                 late = head.size < last.size and head.time <= last.time
                 if late or (head.size > last.size and offer["since"] != last.size):
+                    self._note_unproved(who, last, head, offer["head"])
                     return {"last": last.size}
                 path = read_proof(offer["proof"]) if head.size > last.size else []
                 if not consistent(last.size, head.size, last.root_bytes, head.root_bytes, path):
@@ -224,6 +231,7 @@ class Heads:
                     raise fork(who, last.size, head.size)
             signed = countersign(offer["head"], self._signer)
             if last is None or head.size > last.size:
+                del self._unproved[key.keyid]
                 append_line(self._seen, Seen(who, key_document(key), signed, _now()).__dict__)
                 self._last[key.keyid] = (head, signed)
         return {"countersigned": signed}
@@ -239,6 +247,14 @@ class Heads:
             "shown": {"size": head.size, "root": head.root},
         }
         self.log.append("fork", of=seen.who, key=head.key, **states)
+
+    def _note_unproved(self, who: str, last: TreeHead, head: TreeHead, envelope: dict[str, Any]) -> None:
+        """One line with the head, for as long as no proof comes: a log that was forked may never bring one."""
+        self._unproved[head.key] += 1
+        if self._unproved[head.key] == UNPROVED:
+            self.log.append(
+                "no proof", of=who, key=head.key, seen={"size": last.size, "root": last.root}, head=envelope
+            )
 
 
 def fork(who: str, before: int, after: int) -> LogForked:

@@ -1,7 +1,7 @@
 """Studies that wait for a hospital, and its answer: a signed permit, a request for changes, no, or withdrawal.
 
-The log comes first, then the files, each written whole: a process killed in between leaves a line twice, or one of
-something that did not come to be, and never a file of which the log does not know.
+The log comes first, then the files, each written whole and synced: a process killed in between, or a loss of power,
+leaves a line twice, or one of something that did not come to be, and never a file of which the log does not know.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dure.errors import FileMissing, LifecycleError, UnknownStudy
+from dure.guard import durable
 from dure.guard.audit import digest
 from dure.language import Words
 from dure.site.settings import Site
 from dure.study.method import Methods, find_method, source_hash
-from dure.study.permit import Grant, Permit, permitted_step, read_permit, sign
+from dure.study.permit import Grant, Permit, permitted_step, sign
 from dure.study.spec import Study, canonical_json
 
 VALID = timedelta(days=365)
@@ -48,12 +49,14 @@ def receive(site: Site, study: Study, proposer: str = "") -> None:
     """
     folder = _folder(site, study.hash)
     folder.mkdir(parents=True, exist_ok=True)
+    for above in (folder.parent, site.folder):
+        durable.sync_folder(above)
     if study.replaces and holds(site, study.replaces):
         before = _folder(site, study.replaces)
         void = (before / "permit.json").exists()
         site.audit.append("replaced", study=study.replaces, by=study.hash, approval_void=void)
         write_whole(before / "replaced.json", {"by": study.hash})
-        (before / "permit.json").unlink(missing_ok=True)
+        durable.remove(before / "permit.json")
     site.audit.append("received", study=study.hash, title=study.title.en, proposer=proposer)
     write_whole(folder / "proposer.json", {"name": proposer})
     _write(folder / "study.json", canonical_json(study))
@@ -94,11 +97,12 @@ def permit(
     hash_: str,
     methods: Methods,
     grants: Iterable[Grant] = (),
-    valid: timedelta = VALID,
+    expires: datetime | None = None,
     releases: int = 1,
     boards: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Sign a permit for the study as it lies in the inbox, bound to the methods as they are installed here.
+    """Sign a permit for the study as it lies in the inbox, bound to the methods as they are installed here; without
+    `expires` for 365 days.
 
     Raises LifecycleError where a newer version has taken its place.
     """
@@ -119,7 +123,7 @@ def permit(
         releases=releases,
         boards=dict(boards or {}),
         issued=now,
-        expires=now + valid,
+        expires=expires or now + VALID,
     )
     about = {"expires": document.expires.isoformat(), "boards": document.boards}
     return keep_permit(site, document, grants=sorted(given), **about)
@@ -131,7 +135,7 @@ def keep_permit(site: Site, document: Permit, **about: Any) -> dict[str, Any]:
     site.audit.append("permitted", study=document.study, **about, permit=digest(envelope))
     path = _folder(site, document.study) / "permit.json"
     write_whole(path, envelope)
-    path.with_name("answer.json").unlink(missing_ok=True)
+    durable.remove(path.with_name("answer.json"))
     return envelope
 
 
@@ -174,11 +178,13 @@ def _answer(site: Site, hash_: str, kind: AnswerKind, said: str, envelope: dict[
     folder = _folder(site, hash_)
     study_of(site, hash_)
     site.audit.append(kind, study=hash_)
+    ended = _signed(site, hash_)
     answer = {"kind": kind, "said": said, "envelope": envelope, "at": datetime.now(UTC).isoformat()}
+    answer["ends"] = digest(ended) if ended else None
     if kind == "withdrawn":  # first, and for good: what boards decided before it opens nothing afterwards
         write_whole(folder / "left.json", {"at": answer["at"]})
     write_whole(folder / "answer.json", answer)
-    (folder / "permit.json").unlink(missing_ok=True)
+    durable.remove(folder / "permit.json")
 
 
 def pause(site: Site, paused: bool) -> None:
@@ -186,7 +192,7 @@ def pause(site: Site, paused: bool) -> None:
     mark = site.folder / "paused"
     if paused != mark.exists():
         site.audit.append("paused" if paused else "resumed")
-        mark.touch() if paused else mark.unlink()
+        durable.write_whole(mark, b"") if paused else durable.remove(mark)
 
 
 def paused(site: Site) -> bool:
@@ -202,12 +208,10 @@ def answer_of(site: Site, hash_: str) -> HospitalAnswer | None:
     return HospitalAnswer(hash_, said["kind"], said["envelope"], said["said"]) if said else None
 
 
-def answered_at(site: Site, hash_: str) -> datetime | None:
-    """When the hospital said what it says now; None where it has said nothing."""
-    envelope, said = own_permit(site, hash_), _said(site, hash_)
-    if envelope is not None:
-        return read_permit(envelope).issued
-    return datetime.fromisoformat(said["at"]) if said else None
+def answer_mark(site: Site, hash_: str) -> str:
+    """Names what the hospital says now, and no other answer, even in the same words; empty where it said nothing."""
+    said = own_permit(site, hash_) or _said(site, hash_)
+    return digest(said) if said else ""
 
 
 def left_at(site: Site, hash_: str) -> datetime | None:
@@ -249,15 +253,22 @@ def decisions(site: Site) -> list[tuple[Study, str, Words | None]]:
 def own_permit(site: Site, hash_: str) -> dict[str, Any] | None:
     """The permit this hospital signed for the study, if it has and has not said otherwise since.
 
-    A process killed between two files leaves both, the permit and another answer: the later one counts.
+    A process killed between two files leaves both, the permit and another answer, which says whether it ends this
+    permit or an earlier one: dates would not tell where a clock was set back.
     """
+    envelope, said = _signed(site, hash_), _said(site, hash_)
+    if envelope is None or replaced_by(site, hash_):
+        return None
+    this = digest(envelope)
+    return None if said and said.get("ends", this) == this else envelope
+
+
+def _signed(site: Site, hash_: str) -> dict[str, Any] | None:
+    """The permit as it lies beside the study, whatever was said since."""
     path = _folder(site, hash_) / "permit.json"
     try:
         envelope: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        return None
-    said = _said(site, hash_)
-    if replaced_by(site, hash_) or (said and datetime.fromisoformat(said["at"]) >= read_permit(envelope).issued):
         return None
     return envelope
 
@@ -269,8 +280,6 @@ def _said(site: Site, hash_: str) -> dict[str, Any] | None:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:  # a permit takes its place at any moment
         return None
-    if "at" not in found:
-        found["at"] = datetime.fromtimestamp(path.stat().st_mtime, UTC).isoformat()
     return found
 
 
@@ -288,9 +297,7 @@ def write_whole(path: Path, data: Any) -> None:
 
 def _write(path: Path, text: str) -> None:
     """Whole or not at all: the service reads while a steward's command writes."""
-    beside = path.with_name(path.name + ".new")
-    beside.write_text(text, encoding="utf-8")
-    beside.replace(path)
+    durable.write_whole(path, text.encode())
 
 
 def _read(folder: Any) -> Study:

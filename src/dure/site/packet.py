@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 
 from dure.federation.preview import Sent, preview
 from dure.guard.rules import RULES, Limits
-from dure.language import Language, Words
+from dure.language import Language, Words, visible
 from dure.study.differences import differences
 from dure.study.method import Methods, find_method, source_hash
 from dure.study.permit import GRANTS, Grant
@@ -127,8 +128,8 @@ def packet(
 def _head(study: Study, hospital: str, proposer: str, language: Language) -> list[str]:
     facts = {
         Words("Study", "연구"): f"`{study.hash}`",
-        Words("Proposed by", "제안자"): proposer or "–",
-        Words("For", "대상 병원"): hospital,
+        Words("Proposed by", "제안자"): _one_line(proposer) or "–",
+        Words("For", "대상 병원"): _one_line(hospital),
     }
     title, question = _one_line(study.title.words().say(language)), _one_line(study.question.words().say(language))
     lines = [f"# {title}", "", question, ""]
@@ -178,7 +179,7 @@ def _data(study: Study, language: Language) -> list[str]:
     ]
     lines += ["", f"## {Words('Data items', '자료 항목').say(language)}", ""]
     rows = [
-        (f"`{name}`", variable.label.words().say(language), variable_words(variable).say(language))
+        (_name(name), variable.label.words().say(language), variable_words(variable).say(language))
         for name, variable in study.variables.items()
     ]
     head = (Words("Name", "이름"), Words("Meaning", "뜻"), Words("Source", "출처"))
@@ -222,8 +223,8 @@ def _leaving(study: Study, methods: Methods, sent: tuple[Sent, ...], hospitals: 
     alone = Words("this hospital alone", "이 병원만의 수치").say(language)
     rows = [
         (
-            f"`{array.step}`",
-            f"`{array.array}`",
+            _name(array.step),
+            _name(array.array),
             "×".join(map(str, array.shape)) or "1",
             (WITHHELD if array.array.endswith(".withheld") else KINDS[array.kind]).say(language),
             alone if array.per_hospital else "",
@@ -251,7 +252,7 @@ def _permissions(needed: Mapping[Grant, list[str]], language: Language) -> list[
     if not needed:
         return [*lines, Words("None beyond sums over all hospitals.", "모든 병원의 합 외에는 없습니다.").say(language)]
     return lines + [
-        f"- `{grant}`: {GRANTS[grant].say(language)} — {', '.join(f'`{step}`' for step in steps)}"
+        f"- `{grant}`: {GRANTS[grant].say(language)} — {', '.join(map(_name, steps))}"
         for grant, steps in needed.items()
     ]
 
@@ -288,16 +289,25 @@ def _record(study: Study, needed: Mapping[Grant, list[str]], language: Language)
     return [f"## {title}", "", source, "", *_table(head, [(w.say(language), v) for w, v in zip(RECORD, values)])]
 
 
+def _seen(text: str) -> str:
+    """Others' words as a reader sees them: on one line, nothing hidden or turned around, and no HTML."""
+    return re.sub("<(?=[A-Za-z/!?])", r"\\<", " ".join(visible(text).split()))
+
+
 def _one_line(text: str) -> str:
-    """A proposer's words, in which no line can look like a heading of this document."""
-    return " ".join(text.split())
+    """A proposer's words, in which no line can look like a heading or another part of this document."""
+    return re.sub("^(?=[#>*+=|`~-])", r"\\", _seen(text))
+
+
+def _name(text: str) -> str:
+    return "`" + _seen(text).replace("`", "'") + "`"
 
 
 def _quoted(text: str) -> list[str]:
     """A proposer's paragraphs, marked as theirs."""
-    return [f"> {line}".rstrip() for line in text.splitlines()]
+    return [f"> {line}".rstrip() for line in visible(text).splitlines()]
 
 
 def _table(head: list[str], rows: Iterable[tuple[str, ...]]) -> list[str]:
     lines = [f"| {' | '.join(head)} |", f"| {' | '.join('---' for _ in head)} |"]
-    return lines + [f"| {' | '.join(cell.replace('|', '∣').replace(chr(10), ' ') for cell in row)} |" for row in rows]
+    return lines + [f"| {' | '.join(_seen(cell).replace('|', '∣') for cell in row)} |" for row in rows]

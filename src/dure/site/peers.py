@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from dure.federation.secure_sum.keys import Roster
+from dure.guard import durable
 from dure.guard.certificates import grouped
 from dure.site.settings import Site
 
@@ -39,10 +40,8 @@ class Peers:
                 self._site.audit.append("hospitals not on the list", hospitals=seen)
             if changed or not new or self.closed:
                 return not changed and not new
-            beside = self._path.with_name("peers.json.new")
             written = {name: key.hex() for name, key in (known | new).items()}
-            beside.write_text(json.dumps(written, ensure_ascii=False, indent=1), encoding="utf-8")
-            beside.replace(self._path)
+            durable.write_whole(self._path, json.dumps(written, ensure_ascii=False, indent=1).encode())
             self._site.audit.append("keys pinned", hospitals=seen)
         return True
 
@@ -54,7 +53,7 @@ class Peers:
     def close(self, closed: bool) -> None:
         """Accept no new hospital from now on, or again the ones that the hub names."""
         if closed != self.closed:
-            self._mark.touch() if closed else self._mark.unlink()
+            durable.write_whole(self._mark, b"") if closed else durable.remove(self._mark)
             self._site.audit.append("list closed" if closed else "list open", hospitals=sorted(self.known()))
 
     def key(self, hospital: str) -> bytes | None:

@@ -1,6 +1,7 @@
 """A hospital's review of a study: two gates, the ethics board's and the data review board's, own or shared.
 
-The permit is signed as soon as both have approved, and allows only what both allowed. A decision is on disk before
+The permit is signed as soon as both have approved, and allows only what both allowed; each approval counts for its
+days from the moment it was given, and then the gate is open again. A decision is on disk before
 anything follows from it: what a killed process left undone, the hospital's service or the next command does.
 """
 
@@ -32,17 +33,18 @@ BOARDS: dict[Board, Words] = {
     "irb": Words("ethics board (IRB)", "기관생명윤리위원회(IRB)"),
     "drb": Words("data review board (DRB)", "데이터심의위원회(DRB)"),
 }
-TAKEN, AFTER, LATEST = "taken", "after", "latest"
-"""In `review.json` beside the decisions: when the last of them came to be here, the digest of the withdrawal after
-which they were taken, and the date of each board's last decision, which no older one takes the place of."""
+UPON, AFTER, LATEST = "upon", "after", "latest"
+"""In `review.json` beside the decisions: what the hospital said when the last of them was taken, the digest of the
+withdrawal after which they were taken, and the latest date of each board's decisions, which no older approval takes
+the place of."""
 SKEW = timedelta(minutes=10)
 """Hospitals' and boards' clocks differ."""
 
 
 def gates(site: Site, hash_: str) -> dict[Board, Decision | None]:
-    """What each board has decided of this version, if it has."""
-    found = _written(site, hash_)
-    return {board: Decision.model_validate(found[board]) if found.get(board) else None for board in BOARDS}
+    """What each board has decided of this version, if it has and its approval's days are not over."""
+    now = datetime.now(UTC)
+    return {board: None if one is None or _over(one, now) else one for board, one in _kept(site, hash_).items()}
 
 
 def open_gates(site: Site, hash_: str) -> list[Board]:
@@ -107,6 +109,10 @@ def decide_shared(site: Site, envelope: Mapping[str, Any], methods: Methods) -> 
         raise _refused("It is not for this hospital", "이 병원을 위한 결정이 아닙니다")
     if decision.at > datetime.now(UTC) + SKEW:
         raise _refused("It is dated in the future", "미래의 날짜로 된 결정입니다")
+    if _over(decision, datetime.now(UTC)):
+        _drop(site, decision, "its days are over")
+        day = _end(decision).date().isoformat()
+        raise _refused(f"The days for which it approved ended on {day}", f"승인 기간이 {day}에 끝났습니다")
     return _take(site, decision, methods)
 
 
@@ -159,14 +165,20 @@ def _take(site: Site, decision: Decision, methods: Methods) -> inbox.HospitalAns
         raise _refused("It gives no reason", "이유가 없습니다")
     details: dict[str, Any] = {"board": decision.board, "by": decision.by, "grants": list(decision.grants)}
     with _alone(site, hash_):
-        (found, after), latest = _standing(site, hash_), _latest(site, hash_)
-        before = latest.get(decision.board)
-        if decision.name != OWN and before is not None and before >= decision.at:
+        if _kept(site, hash_)[decision.board] == decision:  # the hub brought it again
             if _due(site, hash_):
                 _follow(site, hash_, methods)
             return inbox.answer_of(site, hash_)
-        left = inbox.left_at(site, hash_)
-        if decision.name != OWN and left is not None and decision.at <= left:
+        (found, after), latest = _standing(site, hash_), _latest(site, hash_)
+        last, left = latest.get(decision.board), inbox.left_at(site, hash_)
+        # A clock put right since lets no approval stand against a no; an old no that is shown again only takes us out.
+        slack = timedelta(0) if decision.verdict == "approve" else SKEW
+        if decision.name != OWN and last is not None and decision.at <= last - slack:
+            _drop(site, decision, "older than its last")
+            return inbox.answer_of(site, hash_)
+        slack = slack if found[decision.board] else timedelta(0)
+        if decision.name != OWN and left is not None and decision.at <= left - slack:
+            _drop(site, decision, "before this hospital left")
             raise _refused(
                 "It is dated before this hospital left the study; the board has to decide again",
                 "이 병원이 연구에서 빠지기 전의 날짜입니다. 위원회가 다시 결정해야 합니다",
@@ -174,11 +186,17 @@ def _take(site: Site, decision: Decision, methods: Methods) -> inbox.HospitalAns
         site.audit.append(f"board decided: {decision.verdict}", study=hash_, **details)
         found |= {decision.board: decision}
         stored: dict[str, Any] = {board: one.model_dump(mode="json") if one else None for board, one in found.items()}
-        dates = {board: at.isoformat() for board, at in (latest | {decision.board: decision.at}).items()}
-        now = datetime.now(UTC).isoformat()
-        inbox.write_whole(_path(site, hash_), stored | {TAKEN: now, AFTER: after, LATEST: dates})
+        latest[decision.board] = max(decision.at, last or decision.at)
+        dates = {board: at.isoformat() for board, at in latest.items()}
+        upon = inbox.answer_mark(site, hash_)
+        inbox.write_whole(_path(site, hash_), stored | {UPON: upon, AFTER: after, LATEST: dates})
         _follow(site, hash_, methods)
     return inbox.answer_of(site, hash_)
+
+
+def _drop(site: Site, decision: Decision, why: str) -> None:
+    about: dict[str, Any] = {"board": decision.board, "by": decision.by, "at": decision.at.isoformat(), "why": why}
+    site.audit.append(f"board's decision dropped: {decision.verdict}", study=decision.study, **about)
 
 
 def _standing(site: Site, hash_: str) -> tuple[dict[Board, Decision | None], str | None]:
@@ -194,8 +212,22 @@ def _standing(site: Site, hash_: str) -> tuple[dict[Board, Decision | None], str
 
 def _latest(site: Site, hash_: str) -> dict[Board, datetime]:
     """The date of each board's last decision that came here, whether it still counts or not."""
-    dates = {board: decided.at for board, decided in gates(site, hash_).items() if decided is not None}
+    dates = {board: decided.at for board, decided in _kept(site, hash_).items() if decided is not None}
     return dates | {board: datetime.fromisoformat(at) for board, at in _written(site, hash_).get(LATEST, {}).items()}
+
+
+def _kept(site: Site, hash_: str) -> dict[Board, Decision | None]:
+    found = _written(site, hash_)
+    return {board: Decision.model_validate(found[board]) if found.get(board) else None for board in BOARDS}
+
+
+def _end(decision: Decision) -> datetime:
+    """When an approval's days are over: they run from the decision, not from when the permit is signed."""
+    return decision.at + timedelta(days=decision.days)
+
+
+def _over(decision: Decision, now: datetime) -> bool:
+    return decision.verdict == "approve" and _end(decision) <= now
 
 
 def _written(site: Site, hash_: str) -> dict[str, Any]:
@@ -204,17 +236,16 @@ def _written(site: Site, hash_: str) -> dict[str, Any]:
 
 
 def _due(site: Site, hash_: str) -> bool:
-    """Whether something follows from what boards decided, and the hospital's answer is older than that. By this
-    machine's clock: that of a shared board may go ahead."""
-    taken = _written(site, hash_).get(TAKEN)
+    """Whether something follows from what boards decided, and the hospital has said nothing since. No clock is asked:
+    one that was set back would hide a decision, or carry it out again and again."""
+    upon = _written(site, hash_).get(UPON)
     decided = [one for one in gates(site, hash_).values() if one is not None]
-    if taken is None or inbox.replaced_by(site, hash_):
+    if upon is None or inbox.replaced_by(site, hash_):
         return False
     if not any(_standing(site, hash_)[0].values()):  # it has left since they decided
         return False
-    answered = inbox.answered_at(site, hash_)
     follows = len(decided) == len(BOARDS) or any(one.verdict != "approve" for one in decided)
-    return follows and (answered is None or answered < datetime.fromisoformat(taken))
+    return follows and upon == inbox.answer_mark(site, hash_)
 
 
 def _follow(site: Site, hash_: str, methods: Methods) -> None:
@@ -231,7 +262,7 @@ def _follow(site: Site, hash_: str, methods: Methods) -> None:
             hash_,
             methods,
             allowed,
-            timedelta(days=min(one.days for one in decided)),
+            min(_end(one) for one in decided),
             min(one.releases for one in decided),
             {one.board: f"{one.name} {one.at.date().isoformat()}" for one in decided},
         )

@@ -37,7 +37,7 @@ from dure.federation.secure_sum.exchange import Exchange, read_question
 from dure.guard import certificates
 from dure.guard.journal import Journal
 from dure.guard.tree_heads import TOPIC, Heads
-from dure.language import Words
+from dure.language import Words, visible
 from dure.site import inbox, open_feasibility, reviews
 from dure.site.settings import Site
 from dure.site.worker import Worker, preload, prepare
@@ -128,11 +128,12 @@ class SiteService:
             return self._ask(body)
         if topic == "study":
             told = unpack(body)
-            if not isinstance(told["proposer"], str):
+            who = told["proposer"]
+            if not isinstance(who, str) or visible(who) != who or "\n" in who:
                 raise FORM
             study = Study.model_validate(json.loads(told["document"]))
             if not inbox.holds(self.site, study.hash):
-                inbox.receive(self.site, study, told["proposer"])
+                inbox.receive(self.site, study, who)
                 self.journal.say("study received", study=study.hash)
                 if study.replaces:
                     self._drop(study.replaces)

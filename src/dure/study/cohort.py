@@ -135,6 +135,8 @@ class Variable(Strict):
             raise ValueError("`category` and `levels` go together")
         if self.absent is not None and self.present is None:
             raise ValueError("`absent` goes with `present`")
+        if not all(name.isprintable() for name in (*(self.sex or ()), *(self.levels or ()))):
+            raise ValueError("the name of a level holds letters that cannot be seen")
         return self
 
     @property
