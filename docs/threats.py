@@ -42,8 +42,8 @@ NOT_PROTECTED: tuple[tuple[str, str], ...] = (
         "Cohorts are compared with cohorts; what lies within one, flags, levels and who has a value, is not. A "
         "proposer whose study has two flags that differ by one person (a value from 380 on, and from 380 to 602) "
         "gets two released models, each within the rules, whose exact coefficients together tell what that person "
-        "has: right for certain, not 0.50. Boards have to look at variables that are made of the same records with "
-        "other limits.",
+        "has: right for certain, not 0.50. A board's packet names variables that are made of the same records with "
+        "other limits; boards have to decide.",
     ),
     (
         "A total in which one hospital has people",

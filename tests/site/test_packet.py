@@ -11,8 +11,8 @@ from dure.demo import offices
 from dure.federation.preview import preview
 from dure.guard.rules import DEFAULT, RULES
 from dure.language import visible
-from dure.site.packet import APPLICATION, NOT_STATED, RECORD, packet
-from dure.study.cohort import Variable
+from dure.site.packet import APPLICATION, NEAR, NOT_STATED, RECORD, near, packet
+from dure.study.cohort import Range, Variable
 from dure.study.document import Bilingual
 from dure.study.method import installed_methods
 from dure.study.spec import Application, Study, read_study
@@ -60,6 +60,23 @@ def test_what_the_proposer_did_not_say_is_said_to_be_missing(study: Study, langu
     assert NOT_STATED.say(language) not in read(told, language)
     for text in said.values():
         assert text.words().say(language) in read(told, language)
+
+
+@pytest.mark.parametrize("language", ["en", "ko"])
+def test_variables_of_the_same_records_with_other_limits_are_shown_together(study: Study, language: Any) -> None:
+    """Two flags that differ by one person tell of that person: boards have to see that a study has such."""
+    assert near(study) == []
+    assert NEAR.say(language) not in read(study, language)
+    label = Bilingual(en="high", ko="높음")
+    number = next(variable.number for variable in study.variables.values() if variable.number)
+    limits = (Range(at_least=380), Range(at_least=380, at_most=602))
+    flags = {
+        f"high_{place}": Variable(label=label, present=number.model_copy(update={"value": one}))
+        for place, one in enumerate(limits)
+    }
+    text = read(study.model_copy(update={"variables": {**study.variables, **flags}}), language)
+    assert NEAR.say(language) in text
+    assert "- `high_0`, `high_1`" in text
 
 
 @pytest.mark.parametrize("language", ["en", "ko"])

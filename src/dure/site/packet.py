@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from itertools import combinations, product
 
 from dure.federation.preview import Sent, preview
 from dure.guard.rules import RULES, Limits
 from dure.language import Language, Words, visible
+from dure.study.cohort import Event, FollowUp
 from dure.study.differences import differences
 from dure.study.method import Methods, find_method, source_hash
 from dure.study.permit import GRANTS, Grant
@@ -77,6 +79,13 @@ KINDS: dict[str, Words] = {
     ),
     "weights": Words("weights of a learned model", "학습된 모형의 가중치"),
 }
+NEAR = Words(
+    "**Look at these together.** They are made of the same records with other limits. If only a few people differ "
+    "between two of them, two tables or models that are released, one by each, together tell what these people have. "
+    "No rule of the software finds that.",
+    "**함께 살펴보십시오.** 같은 기록에서 조건만 다르게 만든 변수들입니다. 둘 사이에 몇 사람만 다르면, 하나씩 써서 "
+    "공개된 두 표나 모형을 비교해 그 사람들의 값을 알 수 있습니다. 소프트웨어의 어떤 규칙도 이를 찾아내지 못합니다.",
+)
 WITHHELD = Words("which of these numbers were withheld", "위 수치 가운데 감춘 것의 표시")
 SCOPES: dict[Scope, Words] = {
     "all": Words("one sum over all hospitals", "모든 병원의 합 하나"),
@@ -183,7 +192,25 @@ def _data(study: Study, language: Language) -> list[str]:
         for name, variable in study.variables.items()
     ]
     head = (Words("Name", "이름"), Words("Meaning", "뜻"), Words("Source", "출처"))
-    return lines + _table([words.say(language) for words in head], rows)
+    lines += _table([words.say(language) for words in head], rows)
+    told = [f"- {first}, {second}" for first, second in (map(_name, pair) for pair in near(study))]
+    return [*lines, "", NEAR.say(language), "", *told] if told else lines
+
+
+def near(study: Study) -> list[tuple[str, str]]:
+    """Pairs of variables made of the same records in another window, range or unit: one of each event is enough."""
+    events: dict[str, tuple[Event, ...]] = {}
+    for name, variable in study.variables.items():
+        parts = (getattr(variable, source) for source in ("present", "number", "category", "happened", "days_until"))
+        events[name] = tuple(part.event if isinstance(part, FollowUp) else part for part in parts if part)
+    return [
+        (first, second)
+        for first, second in combinations(study.variables, 2)
+        if any(
+            one != other and one.domain == other.domain and set(one.concepts) & set(other.concepts)
+            for one, other in product(events[first], events[second])
+        )
+    ]
 
 
 def _leaving(study: Study, methods: Methods, sent: tuple[Sent, ...], hospitals: int, language: Language) -> list[str]:
