@@ -147,20 +147,21 @@ def ask(store: Store, hash_: str, actor: Actor, context: Mapping[str, str]) -> N
     Raises NotPermitted, LifecycleError, or DecisionRefused where a part of the context is missing or too short.
     """
     permissions.check(actor, "ask_release", store.submission(hash_)[1])
-    state = studies.read(store, hash_)[1]
-    if state != "release_review":
-        raise LifecycleError(action="release", state=state, role="researcher", open="–")
-    for part, words in CONTEXT.items():
-        if len(context.get(part, "").strip()) < SHORTEST:
-            raise DecisionRefused(
-                problem=Words(
-                    f"It has to say {words.en} (`{part}`, at least {SHORTEST} characters)",
-                    f"{words.ko}을(를) 적어야 합니다(`{part}`, {SHORTEST}자 이상)",
+    with store.transaction():
+        state = studies.read(store, hash_)[1]
+        if state != "release_review":
+            raise LifecycleError(action="release", state=state, role="researcher", open="–")
+        for part, words in CONTEXT.items():
+            if len(context.get(part, "").strip()) < SHORTEST:
+                raise DecisionRefused(
+                    problem=Words(
+                        f"It has to say {words.en} (`{part}`, at least {SHORTEST} characters)",
+                        f"{words.ko}을(를) 적어야 합니다(`{part}`, {SHORTEST}자 이상)",
+                    )
                 )
-            )
-    kept = {part: context[part].strip() for part in CONTEXT}
-    store.put_release_request(hash_, kept, actor.name, actor.organisation)
-    store.put_event(hash_, "release asked", {"by": actor.name})
+        kept = {part: context[part].strip() for part in CONTEXT}
+        store.put_release_request(hash_, kept, actor.name, actor.organisation)
+        store.put_event(hash_, "release asked", {"by": actor.name})
 
 
 def decide(

@@ -92,9 +92,16 @@ def receive_answer(
     if kind not in KINDS or (kind == "permitted" and envelope is None):
         problem = Words("Its answer is neither a permit nor one of the other answers", "허가도 다른 답도 아닙니다")
         raise PermitError(hospital=hospital, problem=problem)
+    with store.transaction():  # what else happens to the study meanwhile comes before this answer, or after it
+        _take_answer(store, hash_, hospital, kind, envelope, said)
+    settle(store, hash_)
+
+
+def _take_answer(
+    store: Store, hash_: str, hospital: str, kind: str, envelope: dict[str, Any] | None, said: str
+) -> None:
     state = read(store, hash_)[1]
     if store.answers(hash_).get(hospital, ())[:2] == (kind, said) and store.permits(hash_)[hospital] == envelope:
-        settle(store, hash_)
         return
     late = ANSWERABLE + (("release_review", "released", "archived") if kind == "withdrawn" else ())
     if state not in late:  # afterwards it would change what is shown; leaving is always possible
@@ -109,15 +116,13 @@ def receive_answer(
         elif permit.study != hash_:
             problem = Words("It is for another version of the study", "연구의 다른 판에 대한 것입니다")
             raise PermitError(hospital=hospital, problem=problem)
-    with store.transaction():
-        store.put_answer(hash_, hospital, kind, said, envelope)
-        store.put_event(hash_, kind, {"hospital": hospital, "said": [said] if said else []})
-        if state == "submitted":
-            state = lifecycle.check(state, "deliver", "hub")
-            store.set_state(hash_, state)
-        if state == "changes_asked":
-            store.set_state(hash_, lifecycle.check(state, "review_again", "hub"))
-    settle(store, hash_)
+    store.put_answer(hash_, hospital, kind, said, envelope)
+    store.put_event(hash_, kind, {"hospital": hospital, "said": [said] if said else []})
+    if state == "submitted":
+        state = lifecycle.check(state, "deliver", "hub")
+        store.set_state(hash_, state)
+    if state == "changes_asked":
+        store.set_state(hash_, lifecycle.check(state, "review_again", "hub"))
 
 
 def settle(store: Store, hash_: str) -> lifecycle.State:
@@ -167,21 +172,22 @@ def permits(store: Store, hash_: str, over: bool = False) -> dict[str, Permit]:
 
 def receive_board_decision(store: Store, hash_: str, board: str, envelope: dict[str, Any]) -> None:
     """Keep a shared board's signed decision for the hospitals that it names. Raises DecisionRefused, LifecycleError."""
-    state = read(store, hash_)[1]
-    if state not in ANSWERABLE:
-        raise LifecycleError(action="decide", state=state, role="board", open="–")
-    member = next((one for one in store.members() if one.name == board and not one.revoked), None)
-    try:
-        decision = read_decision(envelope, read_key(member.key) if member else None)
-    except (Unsigned, ValidationError):
-        decision = None
-    if member is None or decision is None or (decision.study, decision.name) != (hash_, board):
-        problem = Words(
-            "It is not this board's own decision of this study", "이 위원회가 이 연구에 내린 결정이 아닙니다"
-        )
-        raise DecisionRefused(problem=problem)
-    store.put_board_decision(hash_, board, envelope)
-    store.put_event(hash_, "board decided", {"by": board, "hospitals": list(decision.hospitals)})
+    with store.transaction():
+        state = read(store, hash_)[1]
+        if state not in ANSWERABLE:
+            raise LifecycleError(action="decide", state=state, role="board", open="–")
+        member = next((one for one in store.members() if one.name == board and not one.revoked), None)
+        try:
+            decision = read_decision(envelope, read_key(member.key) if member else None)
+        except (Unsigned, ValidationError):
+            decision = None
+        if member is None or decision is None or (decision.study, decision.name) != (hash_, board):
+            problem = Words(
+                "It is not this board's own decision of this study", "이 위원회가 이 연구에 내린 결정이 아닙니다"
+            )
+            raise DecisionRefused(problem=problem)
+        store.put_board_decision(hash_, board, envelope)
+        store.put_event(hash_, "board decided", {"by": board, "hospitals": list(decision.hospitals)})
 
 
 def withdrawals(store: Store, hash_: str) -> dict[str, Permit]:
