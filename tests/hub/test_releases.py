@@ -146,6 +146,28 @@ def test_a_hospital_that_leaves_may_leave_its_part_in_the_results(ran: Any) -> N
     assert waits(ran).digest == read
 
 
+def test_a_hidden_step_with_a_hospital_that_left_takes_with_it_what_builds_on_it(stage: Any, tmp_path: Path) -> None:
+    """Hungary leaves between a model that is shown to nobody and its validation, which the others answer alone."""
+    sites, study = stage.sites(tmp_path), stage.study("model", "validation")
+    hidden = study.step("model").model_copy(update={"release": False})
+    quorum = study.quorum.model_copy(update={"answer_within": "1 second"})
+    study = study.model_copy(update={"steps": (hidden, study.step("validation")), "quorum": quorum})
+    alliance = stage.join(tmp_path, sites, study, dict.fromkeys(sites, (*stage_grants(), "visible_updates")))
+
+    def leave(event: str, details: Any) -> None:
+        if event == "step" and details["step"] == "validation":
+            inbox.withdraw(sites["Hungary"], study.hash, difference=True)
+            given = inbox.answer_of(sites["Hungary"], study.hash)
+            assert given is not None
+            studies.receive_answer(alliance.store, study.hash, "Hungary", given.kind, given.envelope, given.said)
+
+    _, outcomes = run_study(alliance.store, study.hash, alliance.engine, stage.methods, progress=leave)
+    assert [outcome.status for outcome in outcomes.values()] == ["finished", "finished"]
+    assert "Hungary" not in outcomes["validation"].hospitals
+    assert set(waits(alliance).left_out) == {"model", "validation"}
+    assert waits(alliance).shown == {}
+
+
 def test_a_withdrawal_after_release_is_told_and_changes_nothing(ran: Any) -> None:
     decide(ran, owner("hub"))
     before = desk.released(ran.store, ran.study.hash, ran.methods)

@@ -85,7 +85,7 @@ def outcomes(store: Store, hash_: str, methods: Methods) -> tuple[Mapping[str, O
             people = {fold} if study.step(name).scope == "each" else set(outcome.hospitals) - {fold}
             withdrawn = ", ".join(sorted(gone & {str(one) for one in people if one}))
             why = Words(f"withdrawn: {withdrawn}", f"철회: {withdrawn}") if withdrawn else built_on
-            if told.released is not None and why is not None:
+            if why is not None and (told.released or told.working) is not None:  # later steps build on hidden ones too
                 folds[fold] = Fold("refused", told.rounds, error=DecisionRefused(problem=why))
                 left_out[name] = why
         shown[name] = replace(outcome, folds=folds)
