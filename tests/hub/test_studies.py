@@ -12,7 +12,15 @@ from typing import Any
 
 import pytest
 
-from dure.errors import DecisionRefused, DureError, LifecycleError, PermitError, UnknownHospital, UnknownMethod
+from dure.errors import (
+    DecisionRefused,
+    DureError,
+    InvalidDocument,
+    LifecycleError,
+    PermitError,
+    UnknownHospital,
+    UnknownMethod,
+)
 from dure.guard.keys import create_signer
 from dure.guard.permissions import Actor
 from dure.hub import desk, studies
@@ -55,6 +63,23 @@ def test_a_study_that_cannot_be_asked_is_not_taken_in(stage: Any, submitted: Any
     with pytest.raises(UnknownMethod, match="feasibility"):
         studies.submit(submitted.store, broken, stage.methods)
     assert [hash_ for hash_, _, _ in submitted.store.studies()] == [submitted.study.hash]
+
+
+def test_a_study_that_would_not_read_back_is_not_taken_in(stage: Any, submitted: Any) -> None:
+    """It could never be read again, nor withdrawn."""
+    step = submitted.study.steps[0]
+    parameters = {"time": "age", "event": "disease", "per": 10**30}  # as code that checks less might build it
+    huge = step.model_copy(update={"method": "incidence", "parameters": parameters})
+    huge = submitted.study.model_copy(update={"steps": (huge,)})
+    with pytest.raises(InvalidDocument, match="cannot be read again"):
+        studies.submit(submitted.store, huge, stage.methods)
+    assert [hash_ for hash_, _, _ in submitted.store.studies()] == [submitted.study.hash]
+
+
+def test_one_study_that_cannot_be_read_hides_no_other(submitted: Any) -> None:
+    submitted.store.put_study("sha256:" + "0" * 64, '{"dure": 0}', "submitted")
+    found = desk.statuses(submitted.store, Actor("office", "office", "Alliance"), {}, {})
+    assert [one["study"] for one in found] == [submitted.study.hash]
 
 
 def test_the_study_is_kept_as_it_was_hashed(submitted: Any) -> None:

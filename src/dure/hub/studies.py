@@ -8,7 +8,15 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from dure.errors import DecisionRefused, LifecycleError, PermitError, UnknownHospital, UnknownStudy
+from dure.errors import (
+    DecisionRefused,
+    InvalidDocument,
+    LifecycleError,
+    PermitError,
+    UnknownHospital,
+    UnknownStep,
+    UnknownStudy,
+)
 from dure.federation.plan import plan_of
 from dure.hub.store import Store
 from dure.language import Words
@@ -33,14 +41,31 @@ def submit(store: Store, study: Study, methods: Methods, submitter: str = "") ->
     Submitting the same study again changes nothing. Raises DureError.
     """
     plan_of(study, methods).check(tuple(store.hospitals()))
+    document = canonical_json(study)
+    _check_readable(document, study.hash)
     after = lifecycle.check("draft", "submit", "researcher")
     with store.transaction():
         if store.study(study.hash) is None:
             if study.replaces:
                 _replace(store, study.replaces, submitter)
-            store.put_study(study.hash, canonical_json(study), after, submitter)
+            store.put_study(study.hash, document, after, submitter)
             store.put_event(study.hash, "submitted", {"by": submitter})
     return study.hash
+
+
+def _check_readable(document: str, hash_: str) -> None:
+    """Raise InvalidDocument unless what would be stored reads back as this study: it could not even be withdrawn."""
+    try:
+        if Study.model_validate(json.loads(document)).hash == hash_:
+            return
+    except (ValueError, UnknownStep):
+        pass
+    problem = Words("As it would be stored, it cannot be read again", "저장될 모습 그대로는 다시 읽을 수 없습니다")
+    hint = Words(
+        "Look for numbers beyond 64 bits, and write them smaller, in other units.",
+        "64비트를 넘는 수가 있는지 살피고, 단위를 바꾸어 더 작게 쓰십시오.",
+    )
+    raise InvalidDocument(path="study", line=1, field="document", problem=problem, hint=hint)
 
 
 def _replace(store: Store, before: str, submitter: str) -> None:
