@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from dataclasses import dataclass
 from typing import Literal
 
 Language = Literal["en", "ko"]
 LANGUAGES: tuple[Language, ...] = ("en", "ko")
+TURNING = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+"""Letters that change the direction of those after them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,3 +43,13 @@ def reader_language() -> Language:
         if value:
             return "ko" if value.lower().startswith("ko") else "en"
     return "en"
+
+
+def visible(text: str) -> str:
+    """The text without letters that would hide or turn around what stands beside it: control characters but line
+    breaks and tabs, and changes of direction."""
+    return "".join(
+        letter
+        for letter in text
+        if letter in "\n\t" or (unicodedata.category(letter) != "Cc" and letter not in TURNING)
+    )

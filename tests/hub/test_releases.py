@@ -8,13 +8,16 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
 from dure.cli import release
+from dure.cli.screen import show_error, show_table
 from dure.errors import DecisionRefused, LedgerBroken, LifecycleError, NotPermitted
 from dure.guard.permissions import Actor, owner
 from dure.hub import desk, releases, studies
 from dure.hub.runs import run_study
+from dure.language import Words
 from dure.site import inbox
 
 OFFICE = Actor("office", "office", "Alliance")
@@ -64,6 +67,34 @@ def test_two_people_release_what_the_proposer_asked_for(ran: Any) -> None:
 def test_a_request_says_what_it_shows_and_what_for(ran: Any, part: str) -> None:
     with pytest.raises(DecisionRefused, match=part):
         releases.ask(ran.store, ran.study.hash, ASKER, CONTEXT | {part: "please"})
+
+
+STEERING = ["\x1b[8m", "\u202e", "\x9b2J", "\x07"]
+"""Hides what follows, turns it around, clears the screen, rings."""
+
+
+@pytest.mark.parametrize("part", list(releases.CONTEXT))
+def test_a_request_holds_nothing_that_steers_a_readers_terminal(ran: Any, part: str) -> None:
+    for letters in STEERING:
+        with pytest.raises(DecisionRefused, match=f"`{part}`"):
+            releases.ask(ran.store, ran.study.hash, ASKER, CONTEXT | {part: CONTEXT[part] + letters})
+    releases.ask(ran.store, ran.study.hash, ASKER, CONTEXT | {part: CONTEXT[part] + "\n둘째 줄"})
+
+
+def test_what_others_say_is_shown_without_what_steers_a_terminal(ran: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """Reasons of errors come from hospitals, names from accounts."""
+    bad = "".join(STEERING)
+    item = dataclasses.replace(
+        waits(ran),
+        left_out={"model": Words(f"one{bad}two", f"one{bad}two")},
+        decisions=({"name": f"one{bad}two", "organisation": "x", "role": "owner", "approves": True},),
+    )
+    release._print(item)
+    show_error(DecisionRefused(problem=Words(f"one{bad}two", f"one{bad}two")))
+    show_table("title", pl.DataFrame({"reason": [f"one{bad}two"]}), {})
+    said = "".join(capsys.readouterr())
+    assert said.count("one[8m2Jtwo") == 4
+    assert not any(letter in said for letter in "\x1b\u202e\x9b\x07")
 
 
 def test_nobody_decides_on_their_own_study_and_a_refusal_has_reasons(ran: Any) -> None:

@@ -18,7 +18,7 @@ from dure.guard.permissions import Actor
 from dure.hub import studies
 from dure.hub.runs import results
 from dure.hub.store import Store
-from dure.language import Words
+from dure.language import Words, visible
 from dure.study import lifecycle
 from dure.study.method import Methods, calculating, source_hash
 from dure.study.packing import pack
@@ -144,7 +144,8 @@ def queue(store: Store, methods: Methods, actor: Actor) -> list[Waiting]:
 def ask(store: Store, hash_: str, actor: Actor, context: Mapping[str, str]) -> None:
     """The proposer asks for release and says what a reader has to know.
 
-    Raises NotPermitted, LifecycleError, or DecisionRefused where a part of the context is missing or too short.
+    Raises NotPermitted, LifecycleError, or DecisionRefused where a part of the context is missing, too short or not
+    all visible.
     """
     permissions.check(actor, "ask_release", store.submission(hash_)[1])
     with store.transaction():
@@ -158,6 +159,11 @@ def ask(store: Store, hash_: str, actor: Actor, context: Mapping[str, str]) -> N
                         f"It has to say {words.en} (`{part}`, at least {SHORTEST} characters)",
                         f"{words.ko}을(를) 적어야 합니다(`{part}`, {SHORTEST}자 이상)",
                     )
+                )
+            if visible(context[part]) != context[part]:
+                raise _refused(
+                    f"Control characters in `{part}` could hide or turn around what stands beside them",
+                    f"`{part}`에 들어 있는 제어 문자는 옆의 글을 숨기거나 뒤집을 수 있습니다",
                 )
         kept = {part: context[part].strip() for part in CONTEXT}
         store.put_release_request(hash_, kept, actor.name, actor.organisation)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,12 +9,10 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from dure.errors import FileMissing, InvalidDocument, MalformedYaml, WrongEncoding, nearest
-from dure.language import Words
+from dure.language import Words, visible
 
 Document = TypeVar("Document", bound=BaseModel)
 Node = yaml.nodes.Node
-TURNING = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
-"""Letters that change the direction of those after them."""
 
 
 class Strict(BaseModel):
@@ -33,7 +30,7 @@ class Bilingual(Strict):
     @field_validator("en", "ko")
     @classmethod
     def _visible(cls, text: str) -> str:
-        if any((unicodedata.category(letter) == "Cc" and letter not in "\n\t") or letter in TURNING for letter in text):
+        if visible(text) != text:
             raise ValueError("the text holds control characters")
         return text
 
