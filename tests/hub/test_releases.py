@@ -136,6 +136,20 @@ def test_an_approval_is_of_exactly_what_was_read(ran: Any) -> None:
         decide(ran, BOARD, digest=read)
 
 
+def test_an_approval_names_the_whole_digest(ran: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two contexts whose digests share eight digits are found in seconds: one is read, the other approved."""
+    releases.ask(ran.store, ran.study.hash, ASKER, CONTEXT)
+    item = waits(ran)
+    release._print(item)
+    assert item.digest in capsys.readouterr().out  # not broken into lines
+    for part in (item.digest[:15], item.digest[:-1], item.digest.removeprefix("sha256:")[:63]):
+        with pytest.raises(DecisionRefused, match="whole digest"):
+            decide(ran, OFFICE, digest=part)
+    assert waits(ran).approvals == 0
+    decide(ran, OFFICE, digest=item.digest.removeprefix("sha256:"))
+    assert waits(ran).approvals == 1
+
+
 def test_an_approval_is_of_the_context_that_was_read(ran: Any) -> None:
     """Else the proposer could say something else of the tables between two approvals, under both names."""
     releases.ask(ran.store, ran.study.hash, ASKER, CONTEXT)

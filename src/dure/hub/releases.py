@@ -31,8 +31,6 @@ CONTEXT: dict[str, Words] = {
     "use": Words("what the results are for and who will read them", "결과의 용도와 읽을 사람"),
 }
 """What has to be said with a request; a third of refused requests elsewhere lacked context."""
-SHORT = 8
-"""Digits of a digest that name a content, at least."""
 SHORTEST = 20
 """Characters that each part of the context has at least."""
 
@@ -198,11 +196,12 @@ def decide(
 
 def _check_decision(store: Store, item: Waiting, actor: Actor, digest: str, approves: bool, said: str) -> None:
     """Raise DecisionRefused where the decision cannot be taken."""
-    named, alone = digest.removeprefix("sha256:"), actor.role == "owner"
-    if not named or not item.digest.removeprefix("sha256:").startswith(named):
+    named, whole = (one.removeprefix("sha256:") for one in (digest, item.digest))
+    if not named or not whole.startswith(named):
         raise _refused("What waits is not what was decided on", "기다리는 내용이 결정한 내용과 다릅니다")
-    if len(named) < SHORT:
-        raise _refused("The digest is too short to name the content", "내용을 가리키기에 해시가 너무 짧습니다")
+    if named != whole:  # two contexts whose digests begin alike are found in no time
+        raise _refused("Only the whole digest names the content", "해시 전체를 적어야 내용을 가리킵니다")
+    alone = actor.role == "owner"
     if not alone and item.proposer in (actor.organisation, actor.name):
         raise _refused("Nobody decides on a study of their own", "자기 연구를 스스로 결정할 수 없습니다")
     if not alone and item.request is None:
