@@ -175,24 +175,43 @@ def settle(store: Store, hash_: str) -> lifecycle.State:
 
 
 def permits(store: Store, hash_: str, over: bool = False) -> dict[str, Permit]:
-    """The verified, current permits, by hospital in the order in which hospitals joined.
+    """The verified, current permits, by hospital in the order in which hospitals joined; without those that do not
+    hold any more (`lapsed`), where the others are enough for the study's quorum. Raises PermitError where they are not.
 
-    With `over` the run has ended under them: they were checked when they came, and may have expired since.
+    With `over` all that were signed, as after the run: they were checked when they came, and may have expired since.
     """
-    keys, found = store.hospitals(), store.permits(hash_)
+    if over:
+        return {name: read_permit(envelope) for name, envelope in _signed(store, hash_).items()}
+    holding, lost = _examined(store, hash_)
+    if lost and not read(store, hash_)[0].quorum.met(list(holding), len(store.hospitals())):
+        raise next(iter(lost.values()))
+    return holding
+
+
+def lapsed(store: Store, hash_: str) -> dict[str, PermitError]:
+    """Hospitals whose permit has expired, or was signed with another key than they have now → which of them it is."""
+    return _examined(store, hash_)[1]
+
+
+def _examined(store: Store, hash_: str) -> tuple[dict[str, Permit], dict[str, PermitError]]:
+    keys = store.hospitals()
+    holding: dict[str, Permit] = {}
+    lost: dict[str, PermitError] = {}
+    for hospital, envelope in _signed(store, hash_).items():
+        try:
+            permit = verify(envelope, read_key(keys[hospital]), hospital)
+            _current(permit, hash_)
+            holding[hospital] = permit
+        except PermitError as error:
+            lost[hospital] = error
+    return holding, lost
+
+
+def _signed(store: Store, hash_: str) -> dict[str, dict[str, Any]]:
+    """The envelopes of hospitals that permitted the study and have not left it since."""
+    found = store.permits(hash_)
     left = {name for name, (kind, _, _) in store.answers(hash_).items() if kind != "permitted"}
-    verified: dict[str, Permit] = {}
-    for hospital, key in keys.items():
-        envelope = found.get(hospital)
-        if envelope is None or hospital in left:
-            continue
-        if over:
-            verified[hospital] = read_permit(envelope)
-            continue
-        permit = verify(envelope, read_key(key), hospital)
-        _current(permit, hash_)
-        verified[hospital] = permit
-    return verified
+    return {name: envelope for name in store.hospitals() if name not in left and (envelope := found.get(name))}
 
 
 def receive_board_decision(store: Store, hash_: str, board: str, envelope: dict[str, Any]) -> None:
