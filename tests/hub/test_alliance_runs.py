@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from dure.demo.oracle import cleaned
-from dure.errors import PermitError, Refused, RunWaits, SiteFailed
+from dure.errors import PermitError, Refused, RunWaits, SiteFailed, SitePaused
 from dure.federation.ledger import Outcome
 from dure.federation.messages import Answer
+from dure.guard.keys import create_signer
 from dure.guard.rules import RULES
 from dure.hub import entry, studies
 from dure.hub.runs import results, run_study
-from dure.study.packing import unpack
+from dure.hub.study_run import StudyRun
+from dure.site import inbox
+from dure.study.packing import pack, unpack
+from dure.study.permit import key_document
 
 FIRST, LATER = 5, 3
 """Exchanges of the first masked sum of a run, which agrees keys, and of each later one."""
@@ -358,6 +363,69 @@ def test_a_run_does_not_start_on_a_permit_that_has_run_out(
     with pytest.raises(PermitError, match="expired"):
         played.go()
     assert played.wire.asked == {}
+
+
+@pytest.fixture
+def lapsing(stage: Any, tmp_path: Path) -> Any:
+    """All four have permitted the study; then Hungary's permit expires."""
+    study = stage.study("attrition")
+    alone = study.steps[0].model_copy(update={"name": "alone", "scope": "each", "parameters": {}})
+    study = study.model_copy(update={"steps": (*study.steps, alone)})
+    alliance = stage.join(tmp_path, stage.sites(tmp_path), study)
+    site, short = alliance.sites["Hungary"], timedelta(seconds=-1)
+    envelope = inbox.permit(site, study.hash, stage.methods, ("difference", "per_hospital"), short)
+    alliance.store.put_permit(study.hash, "Hungary", envelope)
+    return Played(stage, tmp_path, alliance)
+
+
+def test_a_hospital_whose_permit_has_run_out_is_left_out_where_the_others_are_enough(lapsing: Any) -> None:
+    told: list[tuple[str, str]] = []
+    store, hash_, methods = lapsing.alliance.store, lapsing.alliance.study.hash, lapsing.alliance.methods
+
+    def progress(event: str, details: Any) -> None:
+        if event == "dropped":
+            told.append((details["hospital"], details["error"].code()))
+
+    run, outcomes = run_study(store, hash_, lapsing.wire, methods, progress=progress)
+    assert [outcome.status for outcome in outcomes.values()] == ["finished", "finished"]
+    assert run.hospitals == ("Cleveland", "Switzerland", "VA Long Beach")
+    assert "Hungary" not in lapsing.wire.asked
+    assert told == [("Hungary", "permit-error")]
+    again = results(store, hash_, methods)  # nor does it wait for Hungary when they are read
+    assert [set(outcome.folds) for outcome in again.values()] == [{None}, set(run.hospitals)]
+
+
+def test_a_hospital_that_joined_again_with_another_key_does_not_stop_the_others(lapsing: Any, tmp_path: Path) -> None:
+    """Until it signs again: the permit that lies here was signed with the key that was revoked."""
+    store, hash_ = lapsing.alliance.store, lapsing.alliance.study.hash
+    store.replace_member("Hungary", key_document(create_signer(tmp_path / "new.pem").public_key), "")
+    assert set(studies.permits(store, hash_)) == {"Cleveland", "Switzerland", "VA Long Beach"}
+    assert "signature" in str(studies.lapsed(store, hash_)["Hungary"])
+
+
+def test_a_permit_that_runs_out_after_a_sum_with_its_hospital_is_waited_for(
+    stage: Any, lapsing: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sum without it beside the one with it would show its part."""
+    store = lapsing.alliance.store
+    everybody = tuple(sorted(lapsing.alliance.sites))
+    store.ledger("run").write("", "opened", pack([list(everybody)]))
+    waiting = lapsing.go()["attrition"].folds[None].error
+    assert isinstance(waiting, RunWaits)
+    assert waiting.hospitals == ["Hungary"]
+    assert lapsing.wire.asked.keys() == set(everybody) - {"Hungary"}  # each its own, in the second step
+    stage.sign_again(lapsing.alliance, "Hungary", ("difference", "per_hospital"))
+    assert {outcome.status for outcome in lapsing.go().values()} == {"finished"}
+    assert set(lapsing.run.outcomes["alone"].folds) == set(everybody)
+
+
+def test_every_hospital_that_is_left_out_is_told_once() -> None:
+    told: list[str] = []
+    office = SimpleNamespace(tell=lambda hash_, event, **said: told.append(f"{event}: {said['hospital']}"))
+    run = StudyRun(office, "sha256:" + "0" * 64)  # type: ignore[arg-type]
+    for name in ("Cleveland", "Hungary", "Cleveland"):
+        run._progress("dropped", {"hospital": name, "error": SitePaused(hospital=name)})
+    assert told == ["left out: Cleveland", "left out: Hungary"]
 
 
 def test_results_are_read_again_from_the_ledger_without_asking_or_writing(stage: Any, tmp_path: Path) -> None:

@@ -8,13 +8,16 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
 from dure.cli import release
+from dure.cli.screen import show_error, show_table
 from dure.errors import DecisionRefused, LedgerBroken, LifecycleError, NotPermitted
 from dure.guard.permissions import Actor, owner
 from dure.hub import desk, releases, studies
 from dure.hub.runs import run_study
+from dure.language import Words
 from dure.site import inbox
 
 OFFICE = Actor("office", "office", "Alliance")
@@ -66,6 +69,34 @@ def test_a_request_says_what_it_shows_and_what_for(ran: Any, part: str) -> None:
         releases.ask(ran.store, ran.study.hash, ASKER, CONTEXT | {part: "please"})
 
 
+STEERING = ["\x1b[8m", "\u202e", "\x9b2J", "\x07"]
+"""Hides what follows, turns it around, clears the screen, rings."""
+
+
+@pytest.mark.parametrize("part", list(releases.CONTEXT))
+def test_a_request_holds_nothing_that_steers_a_readers_terminal(ran: Any, part: str) -> None:
+    for letters in STEERING:
+        with pytest.raises(DecisionRefused, match=f"`{part}`"):
+            releases.ask(ran.store, ran.study.hash, ASKER, CONTEXT | {part: CONTEXT[part] + letters})
+    releases.ask(ran.store, ran.study.hash, ASKER, CONTEXT | {part: CONTEXT[part] + "\n둘째 줄"})
+
+
+def test_what_others_say_is_shown_without_what_steers_a_terminal(ran: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """Reasons of errors come from hospitals, names from accounts."""
+    bad = "".join(STEERING)
+    item = dataclasses.replace(
+        waits(ran),
+        left_out={"model": Words(f"one{bad}two", f"one{bad}two")},
+        decisions=({"name": f"one{bad}two", "organisation": "x", "role": "owner", "approves": True},),
+    )
+    release._print(item)
+    show_error(DecisionRefused(problem=Words(f"one{bad}two", f"one{bad}two")))
+    show_table("title", pl.DataFrame({"reason": [f"one{bad}two"]}), {})
+    said = "".join(capsys.readouterr())
+    assert said.count("one[8m2Jtwo") == 4
+    assert not any(letter in said for letter in "\x1b\u202e\x9b\x07")
+
+
 def test_nobody_decides_on_their_own_study_and_a_refusal_has_reasons(ran: Any) -> None:
     releases.ask(ran.store, ran.study.hash, ASKER, CONTEXT)
     for actor in (Actor("friend", "drb", "Researcher"), Actor("Researcher", "office", "Alliance")):
@@ -103,6 +134,20 @@ def test_an_approval_is_of_exactly_what_was_read(ran: Any) -> None:
     assert item.approvals == 0
     with pytest.raises(DecisionRefused, match="not what was decided"):
         decide(ran, BOARD, digest=read)
+
+
+def test_an_approval_names_the_whole_digest(ran: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two contexts whose digests share eight digits are found in seconds: one is read, the other approved."""
+    releases.ask(ran.store, ran.study.hash, ASKER, CONTEXT)
+    item = waits(ran)
+    release._print(item)
+    assert item.digest in capsys.readouterr().out  # not broken into lines
+    for part in (item.digest[:15], item.digest[:-1], item.digest.removeprefix("sha256:")[:63]):
+        with pytest.raises(DecisionRefused, match="whole digest"):
+            decide(ran, OFFICE, digest=part)
+    assert waits(ran).approvals == 0
+    decide(ran, OFFICE, digest=item.digest.removeprefix("sha256:"))
+    assert waits(ran).approvals == 1
 
 
 def test_an_approval_is_of_the_context_that_was_read(ran: Any) -> None:
@@ -144,6 +189,28 @@ def test_a_hospital_that_leaves_may_leave_its_part_in_the_results(ran: Any) -> N
     assert given is not None
     studies.receive_answer(ran.store, ran.study.hash, "Hungary", given.kind, given.envelope, given.said)
     assert waits(ran).digest == read
+
+
+def test_a_hidden_step_with_a_hospital_that_left_takes_with_it_what_builds_on_it(stage: Any, tmp_path: Path) -> None:
+    """Hungary leaves between a model that is shown to nobody and its validation, which the others answer alone."""
+    sites, study = stage.sites(tmp_path), stage.study("model", "validation")
+    hidden = study.step("model").model_copy(update={"release": False})
+    quorum = study.quorum.model_copy(update={"answer_within": "1 second"})
+    study = study.model_copy(update={"steps": (hidden, study.step("validation")), "quorum": quorum})
+    alliance = stage.join(tmp_path, sites, study, dict.fromkeys(sites, (*stage_grants(), "visible_updates")))
+
+    def leave(event: str, details: Any) -> None:
+        if event == "step" and details["step"] == "validation":
+            inbox.withdraw(sites["Hungary"], study.hash, difference=True)
+            given = inbox.answer_of(sites["Hungary"], study.hash)
+            assert given is not None
+            studies.receive_answer(alliance.store, study.hash, "Hungary", given.kind, given.envelope, given.said)
+
+    _, outcomes = run_study(alliance.store, study.hash, alliance.engine, stage.methods, progress=leave)
+    assert [outcome.status for outcome in outcomes.values()] == ["finished", "finished"]
+    assert "Hungary" not in outcomes["validation"].hospitals
+    assert set(waits(alliance).left_out) == {"model", "validation"}
+    assert waits(alliance).shown == {}
 
 
 def test_a_withdrawal_after_release_is_told_and_changes_nothing(ran: Any) -> None:

@@ -4,17 +4,30 @@ from __future__ import annotations
 
 import base64
 import sqlite3
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dure.errors import DecisionRefused, DureError, LifecycleError, PermitError, UnknownHospital, UnknownMethod
+from dure.errors import (
+    DecisionRefused,
+    DureError,
+    InvalidDocument,
+    LifecycleError,
+    PermitError,
+    UnknownHospital,
+    UnknownMethod,
+)
 from dure.guard.keys import create_signer
-from dure.hub import studies
+from dure.guard.permissions import Actor
+from dure.hub import desk, studies
 from dure.hub.runs import run_study
 from dure.hub.store import Store
 from dure.site import inbox
+from dure.study.board import Decision, sign_decision
 from dure.study.permit import key_document, sign, verify
 from dure.study.spec import canonical_json
 
@@ -50,6 +63,23 @@ def test_a_study_that_cannot_be_asked_is_not_taken_in(stage: Any, submitted: Any
     with pytest.raises(UnknownMethod, match="feasibility"):
         studies.submit(submitted.store, broken, stage.methods)
     assert [hash_ for hash_, _, _ in submitted.store.studies()] == [submitted.study.hash]
+
+
+def test_a_study_that_would_not_read_back_is_not_taken_in(stage: Any, submitted: Any) -> None:
+    """It could never be read again, nor withdrawn."""
+    step = submitted.study.steps[0]
+    parameters = {"time": "age", "event": "disease", "per": 10**30}  # as code that checks less might build it
+    huge = step.model_copy(update={"method": "incidence", "parameters": parameters})
+    huge = submitted.study.model_copy(update={"steps": (huge,)})
+    with pytest.raises(InvalidDocument, match="cannot be read again"):
+        studies.submit(submitted.store, huge, stage.methods)
+    assert [hash_ for hash_, _, _ in submitted.store.studies()] == [submitted.study.hash]
+
+
+def test_one_study_that_cannot_be_read_hides_no_other(submitted: Any) -> None:
+    submitted.store.put_study("sha256:" + "0" * 64, '{"dure": 0}', "submitted")
+    found = desk.statuses(submitted.store, Actor("office", "office", "Alliance"), {}, {})
+    assert [one["study"] for one in found] == [submitted.study.hash]
 
 
 def test_the_study_is_kept_as_it_was_hashed(submitted: Any) -> None:
@@ -269,3 +299,48 @@ def test_a_hospital_that_left_takes_no_part_any_more(stage: Any, submitted: Any)
     assert set(studies.permits(submitted.store, submitted.study.hash)) == {"Cleveland", "Switzerland", "VA Long Beach"}
     rest = studies.withdrawals(submitted.store, submitted.study.hash)
     assert {name: permit.grants() for name, permit in rest.items()} == {"Hungary": {"difference"}}
+
+
+# ── two things at once ──
+
+
+@pytest.fixture
+def meanwhile(submitted: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Callable[[], None]]:
+    """The office withdraws the study, in another thread, as soon as the store's `reads` is called: in between, or
+    after all of it. Returns a function that waits for it."""
+
+    def begin(reads: str) -> Callable[[], None]:
+        read, office = getattr(submitted.store, reads), Actor("office", "office", "Alliance")
+        thread = threading.Thread(target=desk.withdraw, args=(submitted.store, submitted.study.hash, office))
+
+        def slow(*given: Any) -> Any:
+            if thread.ident is None:
+                thread.start()
+                thread.join(0.3)
+            return read(*given)
+
+        monkeypatch.setattr(submitted.store, reads, slow)
+        return thread.join
+
+    return begin
+
+
+def test_a_withdrawal_while_an_answer_is_taken_stays(stage: Any, submitted: Any, meanwhile: Any) -> None:
+    over = meanwhile("hospitals")
+    answer(submitted, "Hungary", signed(stage, submitted, "Hungary"))
+    over()
+    assert state(submitted) == "withdrawn"
+    with pytest.raises(LifecycleError, match="withdrawn"):
+        answer(submitted, "Cleveland", signed(stage, submitted, "Cleveland"))
+
+
+def test_a_board_decides_no_study_that_is_withdrawn_meanwhile(submitted: Any, tmp_path: Path, meanwhile: Any) -> None:
+    """The decision is in the record before the withdrawal, or not at all."""
+    signer, store, hash_ = create_signer(tmp_path / "board.pem"), submitted.store, submitted.study.hash
+    store.add_member("Joint board", "joint", "drb", key_document(signer.public_key), None)
+    decision = Decision(study=hash_, board="drb", verdict="approve", name="Joint board", by="x", at=datetime.now(UTC))
+    over = meanwhile("members")
+    studies.receive_board_decision(store, hash_, "Joint board", sign_decision(decision, signer))
+    over()
+    said = [entry["event"] for entry in store.log.entries() if entry.get("study") == hash_]
+    assert said == ["submitted", "board decided", "state"]

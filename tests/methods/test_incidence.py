@@ -264,14 +264,45 @@ def test_what_is_hidden_does_not_follow_from_the_total(cases: list[int], seed: i
     from dure.methods.incidence.tables import shown_groups
 
     counts = np.array(cases, dtype=float)[:, None]
-    people = counts + np.random.default_rng(seed).integers(0, 30, counts.shape)
+    rest = np.random.default_rng(seed).integers(0, 30, counts.shape)
+    people = counts + rest
     shown = shown_groups(Cells(people, counts, counts, people, counts, None), 10)
     assert (counts[shown] >= 10).all()
+    assert (rest[shown] >= 10).all()
     hidden = ~shown
     if hidden.any() and shown.any():
         assert hidden.sum() > 1
         assert counts[hidden].sum() >= 10
-        assert people[hidden].sum() >= 10
+        assert rest[hidden].sum() >= 10
+
+
+@pytest.mark.parametrize("twice", [False, True])
+@pytest.mark.parametrize("without", [0, 1, 9])
+def test_who_has_no_event_does_not_follow_from_a_rate(without: int, twice: bool) -> None:
+    """Rate times person-time gives the events, and the people less these; where events recur, the cases tell it."""
+    group = np.repeat(["high", "low", "middle"], 60)
+    event = np.tile([1, 0], 90)
+    event[:60] = np.arange(60) >= without
+    if twice:
+        event *= 2
+    frame = pl.DataFrame({"hospital": np.tile(["A", "B", "C"], 60), "event": event, "years": 2.0, "group": group})
+    asked = {"event": "event", "time": "years"}
+    found = simulate(split(frame), "incidence", {**asked, "by": "group"}, rules="default")
+    rates = found["rates"]
+    hidden = rates.filter(pl.col("rate").is_null())
+    assert "high" in hidden["group"]
+    assert hidden.height == 2, "the total less the others would tell one"
+    for column in set(rates.columns) - {"group", "withheld"}:
+        assert hidden[column].null_count() == hidden.height
+    alone = simulate(split(frame.filter(pl.col("group") == "high")), "incidence", asked, rules="default")
+    assert alone["rates"]["rate"].to_list() == alone["rates"]["person_time"].to_list() == [None]
+    assert alone.facts["cases"] == alone.facts["events"] == "–"
+    enough = frame.with_columns(event=pl.when(pl.int_range(frame.height) < 10).then(0).otherwise(pl.col("event")))
+    assert (
+        simulate(split(enough), "incidence", {**asked, "by": "group"}, rules="default")["rates"]["rate"]
+        .is_not_null()
+        .all()
+    )
 
 
 def test_a_standard_that_weighs_one_small_cell_tells_nothing(frame: pl.DataFrame) -> None:

@@ -261,6 +261,24 @@ def test_the_canonical_form_is_json_without_spaces_and_reads_back_to_the_same_st
     assert again.hash == parse_document(TEXT, Study).hash
 
 
+@pytest.mark.parametrize("number", [1e300, -1e19, 2.0**63])
+def test_a_whole_number_beyond_64_bits_reads_back_as_what_it_is(number: float) -> None:
+    """A float: as an integer no study could hold it, and what the hub had stored could never be read again."""
+    data = copy.deepcopy(DATA)
+    data["steps"][0]["parameters"]["level"] = number
+    again = Study.model_validate(json.loads(canonical_json(study(data))))
+    assert again.step("table").parameters["level"] == number
+    assert again.hash == study(data).hash
+
+
+@pytest.mark.parametrize(("number", "printed"), [(10.0, "10"), (-0.0, "0"), (1e18, "1" + "0" * 18), (0.5, "0.5")])
+def test_other_numbers_are_printed_as_they_always_were(number: float, printed: str) -> None:
+    """Else the digest of a study that hospitals have permitted would change."""
+    data = copy.deepcopy(DATA)
+    data["steps"][0]["parameters"]["level"] = number
+    assert f'"level":{printed},' in canonical_json(study(data))
+
+
 def test_lineage_names_what_a_step_builds_on() -> None:
     data = copy.deepcopy(DATA)
     data["steps"].append({"name": "last", "method": "validation", "uses": ["model"]})

@@ -25,7 +25,10 @@ release_app = typer.Typer(
 )
 HubFolder = Annotated[Path, typer.Argument(help=say("the hub's folder", "허브 폴더"))]
 Digest = Annotated[
-    str, typer.Argument(help=say("what was read, as `show` prints it", "`show`에 나온, 읽은 내용의 해시"))
+    str,
+    typer.Argument(
+        help=say("what was read: the whole digest, as `show` prints it", "읽은 내용의 해시. `show`에 나온 그대로 전체")
+    ),
 ]
 Why = Annotated[str, typer.Option("--say", help=say("reasons", "이유"))]
 
@@ -103,7 +106,8 @@ def _print(item: Waiting) -> None:
     console.print(
         Text(say(f"Approvals: {item.approvals} of {APPROVALS}", f"승인: {APPROVALS} 가운데 {item.approvals}"))
     )
-    console.print(Text(say("Digest of exactly this: ", "이 내용의 해시: ") + item.digest, style="bold"))
+    digest = Text(say("Digest of exactly this: ", "이 내용의 해시: ") + item.digest, style="bold")
+    console.print(digest, soft_wrap=True)  # whole on one line: it is copied from here
 
 
 @release_app.command(help=say("Approve exactly what the digest names.", "해시가 가리키는 내용을 승인합니다."))

@@ -130,7 +130,7 @@ def follow(study: StudyName, member: MemberFolder) -> None:
     with Narrator() as narrator, Alliance(member) as alliance:
         for event in alliance.follow(study):
             words = event_words(event)
-            if event["event"] in ("waiting", "left out", "silent", "slow", "declined"):
+            if event["event"] in ("waiting", "left out", "silent", "slow", "declined", "decision refused"):
                 show_remark(words)
             else:
                 (narrator.working if event["event"] == "round" else narrator.line)(words)
@@ -244,6 +244,10 @@ def event_words(event: dict[str, Any]) -> Words:
         "slow": Words(f"{hospital} is still working on {step}", f"{hospital}: {step} 계산 중"),
         "silent": Words(f"{hospital} is not connected", f"{hospital}: 연결 안 됨"),
         "left out": Words(f"{hospital} is left out. {event.get('en')}", f"{hospital} 제외. {event.get('ko')}"),
+        "decision refused": Words(
+            f"{hospital} does not take a board's decision. {event.get('en')}",
+            f"{hospital}: 위원회의 결정을 받지 않음. {event.get('ko')}",
+        ),
         "going on": Words("going on", "다시 진행"),
         "finished": Words("finished; the board decides on release", "끝남. 심의위원회가 공개를 결정"),
         "released": Words("released", "공개"),

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import TracebackType
 
 import polars as pl
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.panel import Panel
+from rich.segment import Segment
 from rich.status import Status
 from rich.table import Table as RichTable
 from rich.text import Text
 
 from dure.errors import DureError
-from dure.language import Words, reader_language
+from dure.language import Words, reader_language, visible
+
+
+class Screen(Console):
+    """Shows only visible letters: names, reasons and words come from others, and must not steer the terminal."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        for text, style, control in super().render(renderable, options):
+            yield Segment(text if control else visible(text), style, control)
+
 
 # No markup: a column may be called "pressure[mmHg]".
-console = Console(highlight=False, markup=False)
-errors = Console(stderr=True, highlight=False, markup=False)
+console = Screen(highlight=False, markup=False)
+errors = Screen(stderr=True, highlight=False, markup=False)
 
 
 class Unanswered(Exception):

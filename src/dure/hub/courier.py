@@ -8,13 +8,16 @@ from collections.abc import Mapping
 from concurrent.futures import Executor
 from typing import Any, Protocol
 
-from dure.errors import DureError
+from dure.errors import DecisionRefused, DureError, LifecycleError
 from dure.federation.frames import Unreachable
 from dure.guard.journal import Journal
 from dure.hub import studies
 from dure.hub.store import Store
 from dure.study.board import read_decision
 from dure.study.packing import pack
+
+LAST_WORDS = (DecisionRefused, LifecycleError)
+"""What a hospital says against a decision itself. Anything else, a full disk or a missing file, may pass."""
 
 
 class Sender(Protocol):
@@ -81,7 +84,8 @@ class Courier:
         except (Unreachable, DureError, KeyError) as error:
             why = error.text("en") if isinstance(error, DureError) else type(error).__name__
             sender.journal.say("not delivered", level="warning", study=hash_, hospital=hospital, why=why)
-            if topic == "decision" and isinstance(error, DureError):  # the hospital's last word on it
+            if topic == "decision" and isinstance(error, LAST_WORDS):
                 sender.store.put_delivered(what, hospital)
+                sender.tell(hash_, "decision refused", hospital=hospital, en=error.text("en"), ko=error.text("ko"))
         finally:
             self._carried.discard((what, hospital))

@@ -56,6 +56,19 @@ def visible(store: Store, actor: Actor) -> list[str]:
     return [hash_ for hash_, _, _ in store.studies() if can(actor, "see_study", store.submission(hash_)[1])]
 
 
+def statuses(
+    store: Store, actor: Actor, connected: Mapping[str, bool], paused: Mapping[str, bool]
+) -> list[dict[str, Any]]:
+    """`status_of` every study that `actor` may see."""
+    found = []
+    for hash_ in visible(store, actor):
+        try:
+            found.append(status_of(store, hash_, connected, paused))
+        except Exception:  # one that cannot be read does not hide the others; its own status says what is wrong
+            continue
+    return found
+
+
 def find_for(store: Store, given: str, actor: Actor, action: str) -> str:
     """The study `given` names, if `actor` may do `action` with it.
 

@@ -18,7 +18,7 @@ from dure.guard.permissions import Actor
 from dure.hub import studies
 from dure.hub.runs import results
 from dure.hub.store import Store
-from dure.language import Words
+from dure.language import Words, visible
 from dure.study import lifecycle
 from dure.study.method import Methods, calculating, source_hash
 from dure.study.packing import pack
@@ -31,8 +31,6 @@ CONTEXT: dict[str, Words] = {
     "use": Words("what the results are for and who will read them", "결과의 용도와 읽을 사람"),
 }
 """What has to be said with a request; a third of refused requests elsewhere lacked context."""
-SHORT = 8
-"""Digits of a digest that name a content, at least."""
 SHORTEST = 20
 """Characters that each part of the context has at least."""
 
@@ -85,7 +83,7 @@ def outcomes(store: Store, hash_: str, methods: Methods) -> tuple[Mapping[str, O
             people = {fold} if study.step(name).scope == "each" else set(outcome.hospitals) - {fold}
             withdrawn = ", ".join(sorted(gone & {str(one) for one in people if one}))
             why = Words(f"withdrawn: {withdrawn}", f"철회: {withdrawn}") if withdrawn else built_on
-            if told.released is not None and why is not None:
+            if why is not None and (told.released or told.working) is not None:  # later steps build on hidden ones too
                 folds[fold] = Fold("refused", told.rounds, error=DecisionRefused(problem=why))
                 left_out[name] = why
         shown[name] = replace(outcome, folds=folds)
@@ -144,23 +142,30 @@ def queue(store: Store, methods: Methods, actor: Actor) -> list[Waiting]:
 def ask(store: Store, hash_: str, actor: Actor, context: Mapping[str, str]) -> None:
     """The proposer asks for release and says what a reader has to know.
 
-    Raises NotPermitted, LifecycleError, or DecisionRefused where a part of the context is missing or too short.
+    Raises NotPermitted, LifecycleError, or DecisionRefused where a part of the context is missing, too short or not
+    all visible.
     """
     permissions.check(actor, "ask_release", store.submission(hash_)[1])
-    state = studies.read(store, hash_)[1]
-    if state != "release_review":
-        raise LifecycleError(action="release", state=state, role="researcher", open="–")
-    for part, words in CONTEXT.items():
-        if len(context.get(part, "").strip()) < SHORTEST:
-            raise DecisionRefused(
-                problem=Words(
-                    f"It has to say {words.en} (`{part}`, at least {SHORTEST} characters)",
-                    f"{words.ko}을(를) 적어야 합니다(`{part}`, {SHORTEST}자 이상)",
+    with store.transaction():
+        state = studies.read(store, hash_)[1]
+        if state != "release_review":
+            raise LifecycleError(action="release", state=state, role="researcher", open="–")
+        for part, words in CONTEXT.items():
+            if len(context.get(part, "").strip()) < SHORTEST:
+                raise DecisionRefused(
+                    problem=Words(
+                        f"It has to say {words.en} (`{part}`, at least {SHORTEST} characters)",
+                        f"{words.ko}을(를) 적어야 합니다(`{part}`, {SHORTEST}자 이상)",
+                    )
                 )
-            )
-    kept = {part: context[part].strip() for part in CONTEXT}
-    store.put_release_request(hash_, kept, actor.name, actor.organisation)
-    store.put_event(hash_, "release asked", {"by": actor.name})
+            if visible(context[part]) != context[part]:
+                raise _refused(
+                    f"Control characters in `{part}` could hide or turn around what stands beside them",
+                    f"`{part}`에 들어 있는 제어 문자는 옆의 글을 숨기거나 뒤집을 수 있습니다",
+                )
+        kept = {part: context[part].strip() for part in CONTEXT}
+        store.put_release_request(hash_, kept, actor.name, actor.organisation)
+        store.put_event(hash_, "release asked", {"by": actor.name})
 
 
 def decide(
@@ -191,11 +196,12 @@ def decide(
 
 def _check_decision(store: Store, item: Waiting, actor: Actor, digest: str, approves: bool, said: str) -> None:
     """Raise DecisionRefused where the decision cannot be taken."""
-    named, alone = digest.removeprefix("sha256:"), actor.role == "owner"
-    if not named or not item.digest.removeprefix("sha256:").startswith(named):
+    named, whole = (one.removeprefix("sha256:") for one in (digest, item.digest))
+    if not named or not whole.startswith(named):
         raise _refused("What waits is not what was decided on", "기다리는 내용이 결정한 내용과 다릅니다")
-    if len(named) < SHORT:
-        raise _refused("The digest is too short to name the content", "내용을 가리키기에 해시가 너무 짧습니다")
+    if named != whole:  # two contexts whose digests begin alike are found in no time
+        raise _refused("Only the whole digest names the content", "해시 전체를 적어야 내용을 가리킵니다")
+    alone = actor.role == "owner"
     if not alone and item.proposer in (actor.organisation, actor.name):
         raise _refused("Nobody decides on a study of their own", "자기 연구를 스스로 결정할 수 없습니다")
     if not alone and item.request is None:

@@ -29,6 +29,8 @@ from dure.study.spec import Study, seconds
 
 NUMBERS, BEFORE = "numbers", "numbers before"
 """Entries of a run's ledger: how many numbers it would release, and how many others had of the same cohort."""
+LAPSED = "lapsed"
+"""Entry of a run's ledger: the hospitals that it leaves out because their permits do not hold any more."""
 SHOWN = ("release_review", "released", "archived")
 
 
@@ -54,11 +56,22 @@ def run_study(
     run = _run(store, hash_, engine, methods, name, limits, summing or summing_of(store, hash_, limits), progress)
     run.progress = _logged(store.log, hash_, run.name, progress)
     store.put_run(run.name, hash_)
+    _leave_out_lapsed(store, hash_, run)
     outcomes = run.steps()
     run.ledger.write("", NUMBERS, pack(_numbers(outcomes)))
     waiting = any(outcome.status == "waiting" for outcome in outcomes.values())
     studies.advance(store, hash_, "wait" if waiting else "finish", "hub")
     return run, outcomes
+
+
+def _leave_out_lapsed(store: Store, hash_: str, run: Run) -> None:
+    """Keep, and tell once, who is left out of the run because its permit does not hold any more."""
+    errors = {name: error for name, error in studies.lapsed(store, hash_).items() if name not in run.hospitals}
+    entry = pack(list(errors))
+    if entry != (run.ledger.read("", LAPSED) or pack([])):
+        run.ledger.write("", LAPSED, entry)
+        for name, error in errors.items():
+            run.progress("dropped", {"hospital": name, "error": error})
 
 
 def summing_of(store: Store, hash_: str, limits: Limits = DEFAULT) -> Summing:
@@ -71,7 +84,8 @@ def summing_of(store: Store, hash_: str, limits: Limits = DEFAULT) -> Summing:
     envelopes = store.permits(hash_)
     differing = {**permits, **studies.withdrawals(store, hash_)}
     shown = {name: envelopes[name] for name, permit in differing.items() if permit.difference}
-    minimum, remember = _limits_of(differing, limits).minimum_hospitals, partial(store.put_sum_members, hash_)
+    everybody = {**studies.permits(store, hash_, over=True), **differing}
+    minimum, remember = _limits_of(everybody, limits).minimum_hospitals, partial(store.put_sum_members, hash_)
     return SecureSum(keys, shown, minimum, wait, members=store.sum_members(hash_), remember=remember)
 
 
@@ -138,13 +152,14 @@ def _run(
     over: bool = False,
 ) -> Run:
     study = studies.read(store, hash_)[0]
-    permits = studies.permits(store, hash_, over)
-    gone = studies.withdrawals(store, hash_)
-    limits = _limits_of({**gone, **permits}, limits)
+    signed, gone = studies.permits(store, hash_, over=True), studies.withdrawals(store, hash_)
+    limits = _limits_of({**gone, **signed}, limits)
     if study.open is not None:
         limits = limits.model_copy(update={"numbers_per_person": limits.open_numbers_per_person})
     run_name = name or f"{hash_.removeprefix('sha256:')[:12]}-1"
     ledger = store.ledger(run_name)
+    lapsed = unpack(ledger.read("", LAPSED) or pack([])) if over else []
+    permits = {name: signed[name] for name in signed if name not in lapsed} if over else studies.permits(store, hash_)
     return Run(
         run_name,
         plan_of(study, methods, limits.minimum_people),

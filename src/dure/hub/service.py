@@ -218,12 +218,7 @@ class HubService:
             self._deliver()
             return hash_.encode()
         if topic == "studies":
-            return pack(
-                [
-                    desk.status_of(self.store, hash_, self._connected(), self._paused)
-                    for hash_ in desk.visible(self.store, actor)
-                ]
-            )
+            return pack(desk.statuses(self.store, actor, self._connected(), self._paused))
         if topic == "release_queue":
             return pack([item.told() for item in releases.queue(self.store, self.methods, actor)])
         if topic not in OF_A_STUDY:

@@ -8,7 +8,15 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from dure.errors import DecisionRefused, LifecycleError, PermitError, UnknownHospital, UnknownStudy
+from dure.errors import (
+    DecisionRefused,
+    InvalidDocument,
+    LifecycleError,
+    PermitError,
+    UnknownHospital,
+    UnknownStep,
+    UnknownStudy,
+)
 from dure.federation.plan import plan_of
 from dure.hub.store import Store
 from dure.language import Words
@@ -33,14 +41,31 @@ def submit(store: Store, study: Study, methods: Methods, submitter: str = "") ->
     Submitting the same study again changes nothing. Raises DureError.
     """
     plan_of(study, methods).check(tuple(store.hospitals()))
+    document = canonical_json(study)
+    _check_readable(document, study.hash)
     after = lifecycle.check("draft", "submit", "researcher")
     with store.transaction():
         if store.study(study.hash) is None:
             if study.replaces:
                 _replace(store, study.replaces, submitter)
-            store.put_study(study.hash, canonical_json(study), after, submitter)
+            store.put_study(study.hash, document, after, submitter)
             store.put_event(study.hash, "submitted", {"by": submitter})
     return study.hash
+
+
+def _check_readable(document: str, hash_: str) -> None:
+    """Raise InvalidDocument unless what would be stored reads back as this study: it could not even be withdrawn."""
+    try:
+        if Study.model_validate(json.loads(document)).hash == hash_:
+            return
+    except (ValueError, UnknownStep):
+        pass
+    problem = Words("As it would be stored, it cannot be read again", "저장될 모습 그대로는 다시 읽을 수 없습니다")
+    hint = Words(
+        "Look for numbers beyond 64 bits, and write them smaller, in other units.",
+        "64비트를 넘는 수가 있는지 살피고, 단위를 바꾸어 더 작게 쓰십시오.",
+    )
+    raise InvalidDocument(path="study", line=1, field="document", problem=problem, hint=hint)
 
 
 def _replace(store: Store, before: str, submitter: str) -> None:
@@ -92,9 +117,16 @@ def receive_answer(
     if kind not in KINDS or (kind == "permitted" and envelope is None):
         problem = Words("Its answer is neither a permit nor one of the other answers", "허가도 다른 답도 아닙니다")
         raise PermitError(hospital=hospital, problem=problem)
+    with store.transaction():  # what else happens to the study meanwhile comes before this answer, or after it
+        _take_answer(store, hash_, hospital, kind, envelope, said)
+    settle(store, hash_)
+
+
+def _take_answer(
+    store: Store, hash_: str, hospital: str, kind: str, envelope: dict[str, Any] | None, said: str
+) -> None:
     state = read(store, hash_)[1]
     if store.answers(hash_).get(hospital, ())[:2] == (kind, said) and store.permits(hash_)[hospital] == envelope:
-        settle(store, hash_)
         return
     late = ANSWERABLE + (("release_review", "released", "archived") if kind == "withdrawn" else ())
     if state not in late:  # afterwards it would change what is shown; leaving is always possible
@@ -109,15 +141,13 @@ def receive_answer(
         elif permit.study != hash_:
             problem = Words("It is for another version of the study", "연구의 다른 판에 대한 것입니다")
             raise PermitError(hospital=hospital, problem=problem)
-    with store.transaction():
-        store.put_answer(hash_, hospital, kind, said, envelope)
-        store.put_event(hash_, kind, {"hospital": hospital, "said": [said] if said else []})
-        if state == "submitted":
-            state = lifecycle.check(state, "deliver", "hub")
-            store.set_state(hash_, state)
-        if state == "changes_asked":
-            store.set_state(hash_, lifecycle.check(state, "review_again", "hub"))
-    settle(store, hash_)
+    store.put_answer(hash_, hospital, kind, said, envelope)
+    store.put_event(hash_, kind, {"hospital": hospital, "said": [said] if said else []})
+    if state == "submitted":
+        state = lifecycle.check(state, "deliver", "hub")
+        store.set_state(hash_, state)
+    if state == "changes_asked":
+        store.set_state(hash_, lifecycle.check(state, "review_again", "hub"))
 
 
 def settle(store: Store, hash_: str) -> lifecycle.State:
@@ -145,43 +175,63 @@ def settle(store: Store, hash_: str) -> lifecycle.State:
 
 
 def permits(store: Store, hash_: str, over: bool = False) -> dict[str, Permit]:
-    """The verified, current permits, by hospital in the order in which hospitals joined.
+    """The verified, current permits, by hospital in the order in which hospitals joined; without those that do not
+    hold any more (`lapsed`), where the others are enough for the study's quorum. Raises PermitError where they are not.
 
-    With `over` the run has ended under them: they were checked when they came, and may have expired since.
+    With `over` all that were signed, as after the run: they were checked when they came, and may have expired since.
     """
-    keys, found = store.hospitals(), store.permits(hash_)
+    if over:
+        return {name: read_permit(envelope) for name, envelope in _signed(store, hash_).items()}
+    holding, lost = _examined(store, hash_)
+    if lost and not read(store, hash_)[0].quorum.met(list(holding), len(store.hospitals())):
+        raise next(iter(lost.values()))
+    return holding
+
+
+def lapsed(store: Store, hash_: str) -> dict[str, PermitError]:
+    """Hospitals whose permit has expired, or was signed with another key than they have now → which of them it is."""
+    return _examined(store, hash_)[1]
+
+
+def _examined(store: Store, hash_: str) -> tuple[dict[str, Permit], dict[str, PermitError]]:
+    keys = store.hospitals()
+    holding: dict[str, Permit] = {}
+    lost: dict[str, PermitError] = {}
+    for hospital, envelope in _signed(store, hash_).items():
+        try:
+            permit = verify(envelope, read_key(keys[hospital]), hospital)
+            _current(permit, hash_)
+            holding[hospital] = permit
+        except PermitError as error:
+            lost[hospital] = error
+    return holding, lost
+
+
+def _signed(store: Store, hash_: str) -> dict[str, dict[str, Any]]:
+    """The envelopes of hospitals that permitted the study and have not left it since."""
+    found = store.permits(hash_)
     left = {name for name, (kind, _, _) in store.answers(hash_).items() if kind != "permitted"}
-    verified: dict[str, Permit] = {}
-    for hospital, key in keys.items():
-        envelope = found.get(hospital)
-        if envelope is None or hospital in left:
-            continue
-        if over:
-            verified[hospital] = read_permit(envelope)
-            continue
-        permit = verify(envelope, read_key(key), hospital)
-        _current(permit, hash_)
-        verified[hospital] = permit
-    return verified
+    return {name: envelope for name in store.hospitals() if name not in left and (envelope := found.get(name))}
 
 
 def receive_board_decision(store: Store, hash_: str, board: str, envelope: dict[str, Any]) -> None:
     """Keep a shared board's signed decision for the hospitals that it names. Raises DecisionRefused, LifecycleError."""
-    state = read(store, hash_)[1]
-    if state not in ANSWERABLE:
-        raise LifecycleError(action="decide", state=state, role="board", open="–")
-    member = next((one for one in store.members() if one.name == board and not one.revoked), None)
-    try:
-        decision = read_decision(envelope, read_key(member.key) if member else None)
-    except (Unsigned, ValidationError):
-        decision = None
-    if member is None or decision is None or (decision.study, decision.name) != (hash_, board):
-        problem = Words(
-            "It is not this board's own decision of this study", "이 위원회가 이 연구에 내린 결정이 아닙니다"
-        )
-        raise DecisionRefused(problem=problem)
-    store.put_board_decision(hash_, board, envelope)
-    store.put_event(hash_, "board decided", {"by": board, "hospitals": list(decision.hospitals)})
+    with store.transaction():
+        state = read(store, hash_)[1]
+        if state not in ANSWERABLE:
+            raise LifecycleError(action="decide", state=state, role="board", open="–")
+        member = next((one for one in store.members() if one.name == board and not one.revoked), None)
+        try:
+            decision = read_decision(envelope, read_key(member.key) if member else None)
+        except (Unsigned, ValidationError):
+            decision = None
+        if member is None or decision is None or (decision.study, decision.name) != (hash_, board):
+            problem = Words(
+                "It is not this board's own decision of this study", "이 위원회가 이 연구에 내린 결정이 아닙니다"
+            )
+            raise DecisionRefused(problem=problem)
+        store.put_board_decision(hash_, board, envelope)
+        store.put_event(hash_, "board decided", {"by": board, "hospitals": list(decision.hospitals)})
 
 
 def withdrawals(store: Store, hash_: str) -> dict[str, Permit]:

@@ -112,7 +112,7 @@ class StudyRun(threading.Thread):
         if event == "round" and self._waits:
             self._waits = []
             self._service.tell(self._hash, "going on")
-        key = (event, said.get("step"), said.get("status"))
+        key = (event, said.get("step"), said.get("status"), said.get("hospital"))
         if event != "round" and (key in self._told or said.get("status") == "waiting"):
             return  # a run that looks again begins at its first step; what waits is told with its reason
         self._told.add(key)

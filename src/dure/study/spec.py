@@ -17,6 +17,8 @@ from dure.study.document import Bilingual, Strict, read_document
 
 Scope = Literal["all", "each", "all_but_one"]
 NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
+LARGEST = 2**63
+"""Every integer of a study is smaller, whatever its sign."""
 
 
 class Step(Strict):
@@ -122,7 +124,7 @@ class Study(Strict):
     @model_validator(mode="after")
     def _steps_in_order(self) -> Study:
         in_order(self.steps)
-        if not all(abs(number) < 2**63 for number in _whole_numbers(self.model_dump())):
+        if not all(abs(number) < LARGEST for number in _whole_numbers(self.model_dump())):
             raise ValueError("a whole number is too large to be stored (64 bits)")
         if "site" in self.variables:
             raise ValueError("'site' is the hospital's name and cannot be a variable")
@@ -183,7 +185,8 @@ def _whole_numbers(data: Any) -> Iterator[int]:
 
 
 def canonical_json(study: Study) -> str:
-    """Sorted keys, no spaces, defaults left out, whole floats as integers (as RFC 8785 prints them)."""
+    """Sorted keys, no spaces, defaults left out, whole floats as integers (as RFC 8785 prints them) where they are
+    integers that a study may hold: a larger one would not read back."""
     return _canonical(study.model_dump(mode="json", exclude_defaults=True))
 
 
@@ -205,6 +208,6 @@ def _plain(value: Any) -> Any:
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
-    if isinstance(value, float) and value.is_integer():
+    if isinstance(value, float) and value.is_integer() and abs(value) < LARGEST:
         return int(value)
     return value

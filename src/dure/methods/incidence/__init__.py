@@ -1,10 +1,10 @@
 """Incidence: events and person-time by groups, rates with intervals, ratios, and standardised rates.
 
 A rate and its interval together tell the exact events behind them, as the coefficients of a Poisson model do; what is
-protected are small cells. A group with fewer people, or people with an event, than the minimum is shown by nothing but
-its name, and where the total would give it away, so is the next smallest. A standardised rate is a Poisson model with
-a parameter for each group and age: the people of each cell, the number of cells for its events, and the events that
-count effectively (squared rate over variance, Fay & Feuer's shape) have to be enough.
+protected are small cells. A group with fewer people with an event, or without one, than the minimum is shown by nothing
+but its name, and where the total would give it away, so is the next smallest. A standardised rate is a Poisson model
+with a parameter for each group and age: the people of each cell, the number of cells for its events, and the events
+that count effectively (squared rate over variance, Fay & Feuer's shape) have to be enough.
 
 Robust variances allow for people with several events: Σ(x − rate·t)²/T² over people (Stukel et al. 1994).
 """

@@ -25,28 +25,32 @@ TESTED = ("estimate", "std_error", "statistic", "p_value", "ci_low", "ci_high")
 
 
 def shown_groups(cells: Cells, minimum: int) -> NDArray[np.bool_]:
-    """(G,) which groups may be shown: enough people and people with an event, and so many of the others hidden that
-    the total does not tell them (at least two, with enough people with an event together)."""
-    people, cases = cells.people.sum(axis=1), cells.cases.sum(axis=1)
-    shown = (people >= minimum) & (cases >= minimum)
+    """(G,) which groups may be shown: enough people with an event, and without one (of a 0/1 column rate times
+    person-time gives the events exactly, and the people less these; where events recur, cases tell the same); and so
+    many of the others hidden that the total does not tell them (at least two, with enough of both together)."""
+    cases = cells.cases.sum(axis=1)
+    both = np.stack([cases, cells.people.sum(axis=1) - cases])
+    shown = np.asarray((both >= minimum).all(axis=0))
     order = [place for place in np.argsort(cases, kind="stable") if shown[place]]
     while not shown.all() and order:
         hidden = ~shown
-        if hidden.sum() > 1 and cases[hidden].sum() >= minimum and people[hidden].sum() >= minimum:
+        if hidden.sum() > 1 and (both[:, hidden].sum(axis=1) >= minimum).all():
             break
         shown[order.pop(0)] = False
-    return np.asarray(shown)
+    return shown
 
 
 def result(question: Question, cells: Cells) -> Result:
     p: Parameters = question.parameters
     minimum, groups = question.minimum_people, layout.groups(question)
     names = [" & ".join(group) or ALL for group in groups]
-    shown = shown_groups(cells, minimum) if len(groups) > 1 else np.array([True])
+    whole = bool((cells.people - cells.cases).sum() >= minimum)
+    shown = shown_groups(cells, minimum) if len(groups) > 1 else np.array([whole])
     found: list[Rate | None] = [crude(cells, place, p) for place in range(len(groups))]
     # Of a 0/1 column, people with an event and events are one number.
     flag = question.column(p.event).kind == "flag"
-    tables = {"rates": _rates(names, cells, found, shown, p, flag)}
+    rows = np.append(shown, whole) if len(groups) > 1 else shown
+    tables = {"rates": _rates(names, cells, found, rows, p, flag)}
     plain = p.interval in ("exact", "mid_p")
     compared = [_compared("crude", names, found, shown, p, plain)]
     notes: tuple[Words, ...] = ()
@@ -65,9 +69,10 @@ def result(question: Question, cells: Cells) -> Result:
     if len(groups) > 1:
         for which, name in enumerate(("rate_ratios", "rate_differences")):
             tables[name] = _table([row for rows in compared for row in rows[which]])
-    facts: dict[str, Fact] = {
-        "n": int(cells.people.sum()), "cases": int(cells.cases.sum()), "events": int(cells.events.sum()),
-    }  # fmt: skip
+    facts: dict[str, Fact] = {"n": int(cells.people.sum())}
+    facts |= {
+        name: int(of.sum()) if whole else HIDDEN for name, of in (("cases", cells.cases), ("events", cells.events))
+    }
     paragraph, references = told(p)
     return Result(
         method="incidence",
@@ -105,7 +110,6 @@ def _rates(
     places: list[int | slice] = list(range(len(names)))
     if len(names) > 1:
         names, places, found = [*names, ALL], [*places, EVERY], [*found, crude(cells, EVERY, p)]
-        shown = np.append(shown, True)
     counts = ("people", "events") if flag else ("people", "cases", "events")
     rows = []
     for name, place, rate, seen in zip(names, places, found, shown):
