@@ -123,3 +123,23 @@ def test_a_server_that_is_not_there_is_said_plainly() -> None:
     pytest.importorskip("pg8000", reason="PostgreSQL needs the extra 'postgres'")
     with pytest.raises(FileMissing, match=r"postgresql://127\.0\.0\.1:1/dure"):
         Store("postgresql://secret:word@127.0.0.1:1/dure")
+
+
+def test_what_one_process_reads_in_a_transaction_no_other_changes_before_its_end(place: Any) -> None:
+    """The office's command and the hub's service write to one store."""
+    order: list[str] = []
+    store, second = Store(*place), Store(*place)
+
+    def other() -> None:
+        with second.transaction():
+            order.append("second")
+
+    with store.transaction():
+        waiting = threading.Thread(target=other, daemon=True)
+        waiting.start()
+        waiting.join(1)
+        order.append("first")
+    waiting.join(20)
+    assert order == ["first", "second"]
+    second.close()
+    store.close()

@@ -88,6 +88,11 @@ class Sqlite:
             self._connection.close()
 
 
+ALONE = int.from_bytes(b"dure")
+"""A lock of PostgreSQL's that a transaction holds: what it has read, no other process changes before it is written, as
+SQLite has it."""
+
+
 class Postgres:
     """Through pg8000 (BSD licence, pure Python). One connection; it is opened again where the server closed it."""
 
@@ -138,6 +143,7 @@ class Postgres:
             self._run("BEGIN", ())
             self._inside = True
             try:
+                self._run("SELECT pg_advisory_xact_lock(?)", (ALONE,))
                 yield
             except BaseException:
                 self._run("ROLLBACK", ())
