@@ -372,7 +372,7 @@ def lapsing(stage: Any, tmp_path: Path) -> Any:
     alone = study.steps[0].model_copy(update={"name": "alone", "scope": "each", "parameters": {}})
     study = study.model_copy(update={"steps": (*study.steps, alone)})
     alliance = stage.join(tmp_path, stage.sites(tmp_path), study)
-    site, short = alliance.sites["Hungary"], timedelta(seconds=-1)
+    site, short = alliance.sites["Hungary"], datetime.now(UTC) - timedelta(seconds=1)
     envelope = inbox.permit(site, study.hash, stage.methods, ("difference", "per_hospital"), short)
     alliance.store.put_permit(study.hash, "Hungary", envelope)
     return Played(stage, tmp_path, alliance)

@@ -46,7 +46,7 @@ def test_a_study_goes_from_submission_to_released_tables(
 
 def logs_are_lines_of_names_and_sizes(town: Any) -> None:
     known = "time level service event version hub listen member study hospital by step method scope status round "
-    known += "hospitals run bytes seconds problem why error stage"
+    known += "hospitals run bytes seconds problem why error stage topic person"
     for process in town.processes.values():
         lines = [json.loads(line) for line in process.said().splitlines()]
         assert lines
