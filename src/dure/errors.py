@@ -391,9 +391,11 @@ class NumbersWithheld(DataError):
     )
     remedy = Words(
         "Ask the hospitals to look for a line 'failed' or 'refused' of this run in their audit logs, which names the "
-        "reason. Often larger units, a logarithm or a capped column help.",
+        "reason. Often larger units, a logarithm or a capped column help; where a step inside that hospital has no "
+        "result, leave the hospital out, or the step.",
         "병원마다 감사 기록에서 이 실행의 'failed'나 'refused' 줄과 그 이유를 찾아보도록 요청하십시오. "
-        "단위를 키우거나 로그를 취하거나 열에 상한을 두면 풀리는 경우가 많습니다.",
+        "단위를 키우거나 로그를 취하거나 열에 상한을 두면 풀리는 경우가 많습니다. "
+        "그 병원 안의 단계에 결과가 없다면 그 병원이나 단계를 빼십시오.",
     )
 
 

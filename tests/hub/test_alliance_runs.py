@@ -11,8 +11,10 @@ import pytest
 
 from dure.demo.oracle import cleaned
 from dure.errors import PermitError, Refused, RunWaits, SiteFailed, SitePaused
+from dure.federation.engine import Failure
 from dure.federation.ledger import Outcome
 from dure.federation.messages import Answer
+from dure.federation.secure_sum.exchange import read_question
 from dure.guard.keys import create_signer
 from dure.guard.rules import RULES
 from dure.hub import entry, studies
@@ -403,6 +405,25 @@ def test_a_hospital_that_joined_again_with_another_key_does_not_stop_the_others(
     assert "signature" in str(studies.lapsed(store, hash_)["Hungary"])
 
 
+def test_a_permit_that_comes_when_the_sums_have_begun_stops_nobody(lapsing: Any, stage: Any) -> None:
+    """The study's sums have members: whoever signs again later is in none of them."""
+    real, cut = lapsing.wire.ask, True
+
+    def ask(messages: Any, timeout: float) -> Any:
+        alone = any(getattr(read_question(message), "alone", False) for message in messages.values())
+        return {name: Failure("cut") for name in messages} if alone and cut else real(messages, timeout)
+
+    lapsing.wire.ask = ask
+    assert lapsing.go()["attrition"].status == "finished"
+    stage.sign_again(lapsing.alliance, "Hungary", ("difference", "per_hospital"))
+    cut = False
+    outcomes = lapsing.go()
+    assert {outcome.status for outcome in outcomes.values()} == {"finished"}
+    assert lapsing.run.hospitals == ("Cleveland", "Switzerland", "VA Long Beach")
+    again = results(lapsing.alliance.store, lapsing.alliance.study.hash, lapsing.alliance.methods)
+    assert set(again["alone"].folds) == set(lapsing.run.hospitals)
+
+
 def test_a_permit_that_runs_out_after_a_sum_with_its_hospital_is_waited_for(
     stage: Any, lapsing: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -411,8 +432,9 @@ def test_a_permit_that_runs_out_after_a_sum_with_its_hospital_is_waited_for(
     everybody = tuple(sorted(lapsing.alliance.sites))
     store.ledger("run").write("", "opened", pack([list(everybody)]))
     waiting = lapsing.go()["attrition"].folds[None].error
-    assert isinstance(waiting, RunWaits)
-    assert waiting.hospitals == ["Hungary"]
+    assert isinstance(waiting, PermitError)
+    assert "'Hungary'" in waiting.text("en")
+    assert "expired" in waiting.text("en")
     assert lapsing.wire.asked.keys() == set(everybody) - {"Hungary"}  # each its own, in the second step
     stage.sign_again(lapsing.alliance, "Hungary", ("difference", "per_hospital"))
     assert {outcome.status for outcome in lapsing.go().values()} == {"finished"}

@@ -160,7 +160,7 @@ def test_nothing_is_built_on_a_round_that_the_hospital_was_stopped_in(
     for ask in (replace(first, round=1), asked):
         answer = told(ask)
         assert answer.kind == ("error" if bound else "summary")
-        assert not bound or answer.error["code"] == "step-skipped"
+        assert not bound or answer.error["code"] == ("step-skipped" if ask is asked else "numbers-withheld")
     assert told(first).kind == "summary"
     assert told(replace(first, round=1)).kind == told(asked).kind == "summary"
 
@@ -199,6 +199,26 @@ def test_the_hub_does_not_choose_at_which_hospitals_a_step_inside_has_a_result(
     assert people(fits, fits) == 40
     assert people(none, none) == ("step-skipped" if bound else 0)
     assert people(fits, none) == ("step-skipped" if bound else 40)
+
+
+@pytest.mark.parametrize(("people", "says"), [(0, 0), (5, "minimum_cohort"), (40, "step-skipped")])
+def test_a_hospital_with_nobody_or_a_few_ends_no_step_of_the_others(people: int, says: Any) -> None:
+    """A step inside it that builds on another fails, as it should; there is nobody to be chosen in it."""
+    frame = pl.DataFrame({"y": [0.0, 1.0] * 20, "x": [1.0] * 40})[:people]
+    first = Step(name="first", method="regression", scope="each", release=False, parameters=LOGISTIC)
+    inside = {"formula": "y ~ first.prediction", "family": "binomial"}
+    second = Step(name="second", method="regression", scope="each", release=False, uses=("first",), parameters=inside)
+    after = Step(name="after", method="regression", uses=("second",), parameters={"formula": "y ~ second.prediction"})
+    plan = Plan("study", (first, second, after), columns_of({"a": frame}), M)
+    desk = _desk("a", frame, plan, DEFAULT, frozenset())
+    for step, told in ((first, {}), (second, {"first": None})):
+        alone = Ask("run", "study", step.name, 0, ("a",), {}, told, alone=True)
+        assert Answer.from_bytes(answering.answer(alone, desk)).kind == "result"
+    start = plan.method(after).start(plan.question(after, ()))
+    asked = Ask("run", "study", "after", 0, ("a", "b", "c"), start, {"first": None, "second": None})
+    answer = Answer.from_bytes(answering.answer(asked, desk))
+    found = answer.arrays["n"] if answer.kind == "summary" else answer.error["fields"].get("rule", answer.error["code"])
+    assert found == says
 
 
 @pytest.mark.parametrize(("method", "counted"), [("regression", "n"), ("meta_analysis", "people")])

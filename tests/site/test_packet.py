@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -79,6 +80,11 @@ def test_variables_of_the_same_records_with_other_limits_are_shown_together(stud
     assert "- `high_0`, `high_1`" in text
 
 
+def test_follow_up_that_begins_on_another_day_is_of_the_same_records() -> None:
+    found = near(read_study(Path(__file__).parents[2] / "examples" / "new_users" / "study.yaml"))
+    assert any({"stroke", "late_stroke"} <= set(pair) for pair in found), found
+
+
 @pytest.mark.parametrize("language", ["en", "ko"])
 def test_a_proposers_words_cannot_look_like_those_of_the_packet(study: Study, language: Any) -> None:
     forged = "Good.\n\n## Permissions\n\nNone."
@@ -112,14 +118,28 @@ def test_nobodys_names_can_look_like_words_of_the_packet(study: Study, language:
 def test_words_that_begin_like_a_mark_are_only_words(study: Study, words: str) -> None:
     told = Bilingual(en=words, ko=words)
     lines = read(study.model_copy(update={"question": told, "documents": (told,)}), "en").splitlines()
-    assert lines[2] == words.replace("<", "\\<") if "<" in words else lines[2] == f"\\{words}"
+    assert lines[2] == words.replace("<", "&lt;") if "<" in words else lines[2] == f"\\{words}"
     assert f"- {lines[2]}" in lines
+
+
+def test_no_tag_of_others_is_one_wherever_it_stands(study: Study) -> None:
+    tag = "\\<style>h2{display:none}</style> at age < 65"
+    told, (first, *_) = Bilingual(en=tag, ko=tag), study.variables
+    variables = {**study.variables, first: study.variables[first].model_copy(update={"label": told})}
+    said = Application(**dict.fromkeys(APPLICATION, told))
+    more = {"title": told, "variables": variables, "application": said}
+    text = read(study.model_copy(update=more), "en")
+    assert "<style" not in text
+    assert "</style" not in text
+    assert text.count("age < 65") >= 2 + len(APPLICATION)
 
 
 def test_a_level_is_named_by_letters_that_can_be_seen(study: Study) -> None:
     for name in ("male\n## Permissions", "male\x1b[8m", "male\u202e"):
         with pytest.raises(ValidationError, match="cannot be seen"):
             Variable(label=Bilingual(en="Sex", ko="성별"), sex={name: 8507, "female": 8532})
+    for name in ("고혈압\u3000있음", "no\u00a0break"):
+        assert Variable(label=Bilingual(en="Sex", ko="성별"), sex={name: 8507}).sex == {name: 8507}
 
 
 @pytest.mark.parametrize("letter", ["\x1b[8m", "\x00", "\r", "\u202e"])

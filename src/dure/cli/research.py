@@ -246,7 +246,7 @@ def event_words(event: dict[str, Any]) -> Words:
         "left out": Words(f"{hospital} is left out. {event.get('en')}", f"{hospital} 제외. {event.get('ko')}"),
         "decision refused": Words(
             f"{hospital} does not take a board's decision. {event.get('en')}",
-            f"{hospital}: 위원회의 결정을 받지 않음. {event.get('ko')}",
+            f"{hospital}: 위원회의 결정을 받아들이지 않음. {event.get('ko')}",
         ),
         "going on": Words("going on", "다시 진행"),
         "finished": Words("finished; the board decides on release", "끝남. 심의위원회가 공개를 결정"),

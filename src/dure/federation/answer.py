@@ -13,8 +13,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from dure.errors import DataError, DureError, NotConverged, NotEstimable, PermitError, Refused, StepSkipped
-from dure.federation.kept import BuiltOn, Memory, Remembered, asked_alike, built_on, run_of
+from dure.errors import DataError, DureError, NotConverged, NotEstimable, PermitError, Refused
+from dure.federation.kept import BuiltOn, Memory, Remembered, asked_alike, built_on, check_all_kept, run_of
 from dure.federation.messages import Answer, Ask, error_data
 from dure.federation.plan import Plan
 from dure.federation.secure_sum.exchange import Part
@@ -139,7 +139,7 @@ def answer(ask: Ask, desk: Desk, stored: BuiltOn | None = None) -> bytes:
         _before_lineage(ask, step, inside)
         if not ask.alone:  # before anything is computed: that it went wrong would show in what later rounds build on
             desk.memory.write(run, ask.step, ask.fold, ask.round, Remembered("", b"", pack({}), asked))
-            _all_there(ask, step, desk)
+            _all_there(ask, desk)
         past = None if silent else desk.history  # where nothing leaves, there is nothing to compare
         told = past.told(ask, desk.stored.digest) if past else None
         repeated = told is not None
@@ -181,7 +181,8 @@ def _no(error: DureError, about: dict[str, Any], desk: Desk) -> bytes:
         # The hospital's own people see the cell and the count; the reply holds the rule and the way out.
         desk.log("refused", rule=error.rule, detail=error.detail, **about)
     else:
-        desk.log("failed", error=error.code(), **about)
+        lacks = {"used": error.fields["used"]} if "used" in error.fields else {}
+        desk.log("failed", error=error.code(), **lacks, **about)
     return Answer(desk.hospital, "error", error=error_data(error)).to_bytes()
 
 
@@ -204,24 +205,12 @@ def _in_its_way(ask: Ask, step: Step, desk: Desk) -> bool:
     return {*ask.results, *ask.own} <= lineage and (not ask.alone or ask.hospitals == (desk.hospital,))
 
 
-def _all_there(ask: Ask, step: Step, desk: Desk) -> None:
-    """Raise StepSkipped where a part of a sum would be made of less than the hub had from the hospitals. Whether a
-    hospital's people are in a sum is not for the hub to choose: neither by a round that this hospital could not answer
-    or was stopped in, nor by results with which a step inside it has none."""
-    reason = Words("At a hospital there is none.", "없는 병원이 있습니다.")
-    if desk.stored.before is not None and not desk.stored.before.reply:
-        raise StepSkipped(step=step.name, used=step.name, reason=reason)
-    for earlier in desk.plan.lineage(step):
-        entry, below = desk.stored.earlier[earlier.name], desk.plan.lineage(earlier)
-        if earlier.scope == "each":
-            told = {one.name: ask.results[one.name] for one in below if one.name in ask.results}
-            alone = Ask(ask.run, ask.study, earlier.name, 0, (desk.hospital,), {}, told, alone=True)
-            then = asked_alike(alone, built_on(alone, desk.plan, desk.hospital, desk.memory))
-            lacks = below and (entry is None or entry.asked != then or unpack(entry.kept)["result"] is None)
-        else:
-            lacks = entry is not None and not entry.reply
-        if lacks:
-            raise StepSkipped(step=step.name, used=earlier.name, reason=reason)
+def _all_there(ask: Ask, desk: Desk) -> None:
+    """Raise NumbersWithheld or StepSkipped where a part of a sum would be made of less than the hub had from the
+    hospitals (`check_all_kept`). With nobody there is nothing to choose, and the gate refuses few."""
+    few = desk.noise is None and desk.rows().n < max(1, desk.limits.minimum_cohort)
+    if not few and "per_hospital" not in desk.grants and desk.limits.minimum_hospitals > 1:
+        check_all_kept(ask, desk.plan, desk.hospital, desk.memory, desk.stored)
 
 
 def _before_lineage(ask: Ask, step: Step, desk: Desk) -> None:

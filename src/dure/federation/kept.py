@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from dure.errors import NumbersWithheld, StepSkipped
 from dure.federation.messages import Ask
 from dure.federation.plan import Plan
-from dure.study.packing import pack
+from dure.language import Words
+from dure.study.packing import pack, unpack
 
 
 @dataclass(frozen=True)
@@ -85,3 +87,22 @@ def asked_alike(ask: Ask, found: BuiltOn) -> bytes:
     hospitals = [] if ask.alone else list(ask.hospitals)
     about = [ask.round, ask.fold, ask.alone, hospitals, dict(ask.state), dict(ask.results), found.digest]
     return hashlib.sha256(pack(about)).digest()
+
+
+def check_all_kept(ask: Ask, plan: Plan, hospital: str, memory: Memory, found: BuiltOn) -> None:
+    """Raise where an answer cannot build on what the hub says: whether a hospital's people are in a sum is not for the
+    hub to choose. Neither by a round that this hospital could not answer or was stopped in (NumbersWithheld for its
+    round before), nor by results with which a step inside the hospital has none (StepSkipped)."""
+    if found.before is not None and not found.before.reply:
+        raise NumbersWithheld()
+    for step in plan.lineage(plan.step(ask.step)):
+        entry, below = found.earlier[step.name], plan.lineage(step)
+        lacks = step.scope != "each" and entry is not None and not entry.reply
+        if step.scope == "each" and below:
+            told = {one.name: ask.results[one.name] for one in below if one.name in ask.results}
+            alone = Ask(ask.run, ask.study, step.name, 0, (hospital,), {}, told, alone=True)
+            then = asked_alike(alone, built_on(alone, plan, hospital, memory))
+            lacks = entry is None or entry.asked != then or unpack(entry.kept)["result"] is None
+        if lacks:
+            reason = Words("This hospital has none, or with other results.", "이 병원에 없거나, 앞선 결과가 다릅니다.")
+            raise StepSkipped(step=ask.step, used=step.name, reason=reason)

@@ -68,6 +68,8 @@ class Run:
     """Hospitals of the alliance, which a quorum cannot exceed."""
     withdrawn: frozenset[str] = frozenset()
     """Hospitals that left the study; `grants` has what they still allow with sums that they were part of."""
+    lapsed: Mapping[str, PermitError] = field(default_factory=dict)
+    """Hospitals whose permit does not hold any more."""
     released_before: int = 0
     """Numbers that earlier studies of the same cohort released."""
     opened_before: tuple[tuple[tuple[str, ...], frozenset[str]], ...] = ()
@@ -144,6 +146,9 @@ class Run:
             forbidden = self._forbidden(self._members(fold))
             if forbidden and set(forbidden) <= self.withdrawn:  # nobody is left to ask for it
                 return Fold("refused", error=refusal("difference_permit"))
+            ended = next((self.lapsed[name] for name in forbidden if name in self.lapsed), None)
+            if ended:
+                return Fold("waiting", error=ended)
             if forbidden:  # nothing is written: the ledger keeps who took part in what was opened
                 return Fold("waiting", error=RunWaits(step.name, forbidden, "difference"))
             self._loop(step, fold, stored)

@@ -132,7 +132,8 @@ class Postgres:
         return [tuple(row) for row in self._run(statement, values).fetchall()]
 
     def write(self, statement: str, values: Sequence[Any] = ()) -> int:
-        return int(self._run(statement, values).rowcount)
+        with self.transaction():
+            return int(self._run(statement, values).rowcount)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:

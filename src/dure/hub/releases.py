@@ -146,6 +146,7 @@ def ask(store: Store, hash_: str, actor: Actor, context: Mapping[str, str]) -> N
     all visible.
     """
     permissions.check(actor, "ask_release", store.submission(hash_)[1])
+    context = {part: said.replace("\r\n", "\n") for part, said in context.items()}
     with store.transaction():
         state = studies.read(store, hash_)[1]
         if state != "release_review":

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
-from dure.errors import Refused
+from dure.errors import PermitError, Refused
 from dure.federation.engine import Engine
 from dure.federation.ledger import InMemoryLedger, Ledger, Outcome
 from dure.federation.local_engine import LocalEngine
@@ -22,6 +22,7 @@ from dure.guard.release import numbers
 from dure.guard.rules import DEFAULT, Limits, strictest, tighten
 from dure.hub import studies
 from dure.hub.store import Store
+from dure.language import Words
 from dure.study.method import Methods
 from dure.study.packing import pack, unpack
 from dure.study.permit import Permit, read_permit
@@ -30,7 +31,7 @@ from dure.study.spec import Study, seconds
 NUMBERS, BEFORE = "numbers", "numbers before"
 """Entries of a run's ledger: how many numbers it would release, and how many others had of the same cohort."""
 LAPSED = "lapsed"
-"""Entry of a run's ledger: the hospitals that it leaves out because their permits do not hold any more."""
+"""Entry of a run's ledger: the hospitals that it leaves out since their permits do not hold any more, or came late."""
 SHOWN = ("release_review", "released", "archived")
 
 
@@ -65,8 +66,11 @@ def run_study(
 
 
 def _leave_out_lapsed(store: Store, hash_: str, run: Run) -> None:
-    """Keep, and tell once, who is left out of the run because its permit does not hold any more."""
-    errors = {name: error for name, error in studies.lapsed(store, hash_).items() if name not in run.hospitals}
+    """Keep, and tell once, who is left out of the run because its permit does not hold any more, or came when the
+    study's sums had begun."""
+    late = Words("It came when the study's sums had begun without it", "연구의 합이 그 병원 없이 시작된 뒤에 왔습니다")
+    errors = {name: PermitError(hospital=name, problem=late) for name in studies.permits(store, hash_)}
+    errors = {name: error for name, error in (errors | dict(run.lapsed)).items() if name not in run.hospitals}
     entry = pack(list(errors))
     if entry != (run.ledger.read("", LAPSED) or pack([])):
         run.ledger.write("", LAPSED, entry)
@@ -160,6 +164,8 @@ def _run(
     ledger = store.ledger(run_name)
     lapsed = unpack(ledger.read("", LAPSED) or pack([])) if over else []
     permits = {name: signed[name] for name in signed if name not in lapsed} if over else studies.permits(store, hash_)
+    members = store.sum_members(hash_)  # whoever signed, or signed again, once sums had begun is in none of them
+    permits = {name: permit for name, permit in permits.items() if not members or name in members}
     return Run(
         run_name,
         plan_of(study, methods, limits.minimum_people),
@@ -173,6 +179,7 @@ def _run(
         quorum=study.quorum,
         joined=len(store.hospitals()),
         withdrawn=frozenset(gone),
+        lapsed=studies.lapsed(store, hash_),
         released_before=_released_before(store, study, ledger, over),
         opened_before=tuple(_opened_before(store, study)),
     )

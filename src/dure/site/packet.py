@@ -79,6 +79,8 @@ KINDS: dict[str, Words] = {
     ),
     "weights": Words("weights of a learned model", "학습된 모형의 가중치"),
 }
+EVENTS = ("present", "absent", "number", "category", "codes", "happened", "days_until")
+"""Sources of a variable that are recorded events, or follow-up to one."""
 NEAR = Words(
     "**Look at these together.** They are made of the same records with other limits. If only a few people differ "
     "between two of them, two tables or models that are released, one by each, together tell what these people have. "
@@ -199,17 +201,20 @@ def _data(study: Study, language: Language) -> list[str]:
 
 def near(study: Study) -> list[tuple[str, str]]:
     """Pairs of variables made of the same records in another window, range or unit: one of each event is enough."""
-    events: dict[str, tuple[Event, ...]] = {}
-    for name, variable in study.variables.items():
-        parts = (getattr(variable, source) for source in ("present", "number", "category", "happened", "days_until"))
-        events[name] = tuple(part.event if isinstance(part, FollowUp) else part for part in parts if part)
+    made = {
+        name: [part for source in EVENTS if (part := getattr(variable, source)) is not None]
+        for name, variable in study.variables.items()
+    }
+
+    def alike(one: Event | FollowUp, other: Event | FollowUp) -> bool:
+        first, second = (part.event if isinstance(part, FollowUp) else part for part in (one, other))
+        same = first.domain == second.domain and set(first.concepts) & set(second.concepts)
+        return bool(same) and one != other
+
     return [
         (first, second)
         for first, second in combinations(study.variables, 2)
-        if any(
-            one != other and one.domain == other.domain and set(one.concepts) & set(other.concepts)
-            for one, other in product(events[first], events[second])
-        )
+        if any(alike(one, other) for one, other in product(made[first], made[second]))
     ]
 
 
@@ -318,7 +323,11 @@ def _record(study: Study, needed: Mapping[Grant, list[str]], language: Language)
 
 def _seen(text: str) -> str:
     """Others' words as a reader sees them: on one line, nothing hidden or turned around, and no HTML."""
-    return re.sub("<(?=[A-Za-z/!?])", r"\\<", " ".join(visible(text).split()))
+    return _no_tags(" ".join(visible(text).split()))
+
+
+def _no_tags(text: str) -> str:
+    return re.sub("<(?=[A-Za-z/!?])", "&lt;", text)
 
 
 def _one_line(text: str) -> str:
@@ -327,12 +336,12 @@ def _one_line(text: str) -> str:
 
 
 def _name(text: str) -> str:
-    return "`" + _seen(text).replace("`", "'") + "`"
+    return "`" + " ".join(visible(text).split()).replace("`", "'") + "`"
 
 
 def _quoted(text: str) -> list[str]:
     """A proposer's paragraphs, marked as theirs."""
-    return [f"> {line}".rstrip() for line in visible(text).splitlines()]
+    return [f"> {_no_tags(line)}".rstrip() for line in visible(text).splitlines()]
 
 
 def _table(head: list[str], rows: Iterable[tuple[str, ...]]) -> list[str]:

@@ -238,7 +238,8 @@ def _written(site: Site, hash_: str) -> dict[str, Any]:
 def _due(site: Site, hash_: str) -> bool:
     """Whether something follows from what boards decided, and the hospital has said nothing since. No clock is asked:
     one that was set back would hide a decision, or carry it out again and again."""
-    upon = _written(site, hash_).get(UPON)
+    written = _written(site, hash_)
+    upon = written.get(UPON, "" if "taken" in written else None)  # as earlier versions wrote it
     decided = [one for one in gates(site, hash_).values() if one is not None]
     if upon is None or inbox.replaced_by(site, hash_):
         return False
