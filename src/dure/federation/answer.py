@@ -208,9 +208,13 @@ def _in_its_way(ask: Ask, step: Step, desk: Desk) -> bool:
 def _all_there(ask: Ask, desk: Desk) -> None:
     """Raise NumbersWithheld or StepSkipped where a part of a sum would be made of less than the hub had from the
     hospitals (`check_all_kept`). With nobody there is nothing to choose, and the gate refuses few."""
-    few = desk.noise is None and desk.rows().n < max(1, desk.limits.minimum_cohort)
-    if not few and "per_hospital" not in desk.grants and desk.limits.minimum_hospitals > 1:
+    if "per_hospital" in desk.grants or desk.limits.minimum_hospitals <= 1:
+        return
+    try:
         check_all_kept(ask, desk.plan, desk.hospital, desk.memory, desk.stored)
+    except DureError:
+        if desk.noise is not None or desk.rows().n >= max(1, desk.limits.minimum_cohort):
+            raise
 
 
 def _before_lineage(ask: Ask, step: Step, desk: Desk) -> None:
