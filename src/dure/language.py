@@ -45,6 +45,11 @@ def reader_language() -> Language:
     return "en"
 
 
+def plain(name: str) -> bool:
+    """Whether a name is one line of letters that can be seen."""
+    return visible(name) == name and "\n" not in name
+
+
 def visible(text: str) -> str:
     """The text without letters that would hide or turn around what stands beside it: control characters but line
     breaks and tabs, and changes of direction."""

@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 from typer.testing import CliRunner
 
+from dure.cli.audit import EVENTS
 from dure.cli.commands import app
 from dure.client.simulate import run_frames
 from dure.demo.cast import COMPANY, SEVEN, SHARING
@@ -103,6 +104,15 @@ def _methods() -> Any:
     from dure.study.method import installed_methods
 
     return installed_methods()
+
+
+def test_every_line_of_every_log_has_words_in_both_languages(played: Any) -> None:
+    folder, _, _ = played
+    logs = list(folder.rglob("audit.jsonl"))
+    assert len(logs) >= 8
+    found = {json.loads(line)["event"] for log in logs for line in log.read_text(encoding="utf-8").splitlines()}
+    assert "board decided: decline" in found
+    assert sorted(found - set(EVENTS)) == []
 
 
 def test_one_board_decided_for_two_hospitals(played: Any) -> None:

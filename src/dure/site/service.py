@@ -37,7 +37,7 @@ from dure.federation.secure_sum.exchange import Exchange, read_question
 from dure.guard import certificates
 from dure.guard.journal import Journal
 from dure.guard.tree_heads import TOPIC, Heads
-from dure.language import Words, visible
+from dure.language import Words, plain
 from dure.site import inbox, open_feasibility, reviews
 from dure.site.settings import Site
 from dure.site.worker import Worker, preload, prepare
@@ -129,7 +129,7 @@ class SiteService:
         if topic == "study":
             told = unpack(body)
             who = told["proposer"]
-            if not isinstance(who, str) or visible(who) != who or "\n" in who:
+            if not isinstance(who, str) or not plain(who):
                 raise FORM
             study = Study.model_validate(json.loads(told["document"]))
             if not inbox.holds(self.site, study.hash):

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 
-from dure.language import visible
+from dure.language import plain
 from dure.study.document import Bilingual, Strict
 
 Domain = Literal["condition", "drug", "measurement", "observation", "procedure", "visit"]
@@ -136,7 +136,7 @@ class Variable(Strict):
             raise ValueError("`category` and `levels` go together")
         if self.absent is not None and self.present is None:
             raise ValueError("`absent` goes with `present`")
-        if any(visible(name) != name or "\n" in name for name in (*(self.sex or ()), *(self.levels or ()))):
+        if not all(plain(name) for name in (*(self.sex or ()), *(self.levels or ()))):
             raise ValueError("the name of a level holds letters that cannot be seen")
         return self
 
